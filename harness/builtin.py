@@ -1,0 +1,76 @@
+"""What the core itself offers: its datasets and encoders. Light; factories are imported when used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from harness.hookspecs import hookimpl
+from harness.providers import BackboneProvider, DatasetProvider, Options, PluginCard
+
+
+class RenderedOptions(Options):
+    """Options of the embedded rendered dataset."""
+
+    size: Literal["tiny", "small", "full"] = Field(
+        "small", description="tiny: seconds, for tests; small: the benchmark."
+    )
+    seed: int = Field(0, ge=0, description="Dataset seed. 0: the demo; 1, 2: for ranking methods; 9: for tuning only.")
+
+
+class SysuOptions(Options):
+    """Options of SYSU-MM01."""
+
+    include_val: bool = Field(
+        True, description="Train on train + val (395 identities), as the field does, or on train only."
+    )
+
+
+class AgwOptions(Options):
+    """Options of the two-stream AGW ResNet-50."""
+
+    pretrained: bool = Field(True, description="Start from ImageNet weights (torchvision, fetched once).")
+    weights: Path | None = Field(None, description="Start from this file instead (.pth state dict or .safetensors).")
+    non_local: Literal["off", "rank1", "half"] = Field(
+        "off", description="Non-local blocks: none, the rank-1 blocks, or C/2."
+    )
+    bn_groups: int = Field(
+        1, ge=1, description="Contiguous groups of a batch normalised apart (emulates data parallelism)."
+    )
+
+
+class SmallOptions(Options):
+    """Options of the small two-stream network."""
+
+    pretrained: bool = Field(
+        True, description="Start from the shipped weights (other rendered people, visible images only)."
+    )
+    weights: Path | None = Field(None, description="Start from this .safetensors file instead.")
+
+
+class Core:
+    """The built-in plugin: datasets and encoders, no method."""
+
+    @hookimpl
+    def harness_plugin():  # type: ignore[no-untyped-def, misc]
+        return PluginCard("The built-in datasets and encoders.", "part")
+
+    @hookimpl
+    def harness_datasets():  # type: ignore[no-untyped-def, misc]
+        yield DatasetProvider(
+            "rendered", "harness.data.datasets:rendered", "The embedded rendered dataset.", RenderedOptions
+        )
+        yield DatasetProvider(
+            "sysu-mm01", "harness.data.datasets:sysu_mm01", "SYSU-MM01, read from its own tree.", SysuOptions
+        )
+
+    @hookimpl
+    def harness_backbones():  # type: ignore[no-untyped-def, misc]
+        yield BackboneProvider(
+            "agw", "harness.models.agw:from_options", "Two-stream AGW ResNet-50, 288 x 144.", AgwOptions
+        )
+        yield BackboneProvider(
+            "small", "harness.models.small:from_options", "Small two-stream net, 64 x 32.", SmallOptions
+        )

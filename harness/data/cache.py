@@ -1,0 +1,307 @@
+"""Images decoded and resized once, kept as a memory-mapped uint8 array beside a small description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+
+from harness.data.manifest import Manifest, fingerprint, stat_file
+from harness.errors import DataError
+
+Interpolation = Literal["bicubic", "lanczos", "bilinear"]
+Progress = Callable[[int, int], None]
+
+CACHE_VERSION = 1
+_FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+_MOST_LISTED = 20
+_ROWS_PER_READ = 256
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCache:
+    """The M decoded images of a manifest, in its order.
+
+    Attributes:
+        file: the ``.npy`` file behind the array.
+        pixels: read-only memory map, uint8 [M, 3, H, W].
+        dataset_fingerprint: :func:`harness.data.manifest.fingerprint` of the images.
+        fingerprint: hexadecimal digest of the dataset fingerprint, the size, the interpolation and every pixel.
+    """
+
+    file: Path
+    pixels: NDArray[np.uint8]
+    dataset_fingerprint: str
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+    def gather(self, index: torch.Tensor) -> torch.Tensor:
+        """A copy of the images at ``index``.
+
+        Args:
+            index: int64 [B], rows of the manifest; repeats are allowed.
+
+        Returns:
+            uint8 [B, 3, H, W] on the CPU, safe to write to.
+
+        Raises:
+            IndexError: an index is negative or not below M.
+        """
+        rows = index.cpu().numpy()
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"image index {rows.min()}..{rows.max()} is outside 0..{len(self) - 1}")
+        return torch.from_numpy(self.pixels[rows])
+
+
+def build_cache(
+    manifest: Manifest,
+    *,
+    size: tuple[int, int],
+    cache_dir: Path,
+    interpolation: Interpolation = "bicubic",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageCache:
+    """The cache of ``manifest``, decoded now unless an earlier one still fits.
+
+    A cache is reused while paths, file sizes, modification times, order, image size and interpolation are
+    unchanged. It is written aside and renamed, under a lock, so a killed or a concurrent build leaves
+    no half-written cache.
+
+    Args:
+        manifest: the images.
+        size: height and width of the decoded images in pixels.
+        cache_dir: where caches are kept; made if missing.
+        interpolation: the resampling filter.
+        workers: decoding threads; default: one per usable core.
+        progress: called with (images decoded, images in all).
+
+    Raises:
+        DataError: some images are damaged (every one is listed, up to 20 by name), the manifest is empty, or
+            the disk has no room.
+    """
+    if not len(manifest):
+        raise DataError(f"There is no image to decode: the manifest of {manifest.root} is empty.")
+    if interpolation not in _FILTERS:
+        raise DataError(f"Unknown interpolation {interpolation!r}. Known: {', '.join(sorted(_FILTERS))}.")
+    description = _describe(manifest, size=size, interpolation=interpolation)
+    cache_dir = Path(cache_dir)
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    file = cache_dir / f"{description['key'][:24]}.npy"
+    with FileLock(f"{file}.lock"):
+        cache = _open(file, description)
+        if cache is None:
+            _build(file, manifest, description, workers=workers or _usable_cores(), progress=progress)
+            cache = _open(file, description)
+    if cache is None:
+        raise DataError(f"The image cache {file} was written but does not read back. Is the disk failing?")
+    return cache
+
+
+def damage(path: Path) -> str | None:
+    """Why the image at ``path`` cannot be decoded, or None if it can."""
+    try:
+        _decode(path)
+    except _Damaged as error:
+        return str(error)
+    return None
+
+
+class _Damaged(Exception):
+    """An image that Pillow cannot decode; the text is the reason."""
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        if path.stat().st_size == 0:
+            raise _Damaged("empty file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert("RGB")
+    except Image.UnidentifiedImageError as error:
+        raise _Damaged("not an image") from error
+    except OSError as error:
+        raise _Damaged(error.strerror or str(error)) from error
+    # Pillow's decoders let these escape on malformed headers.
+    except (
+        ValueError,
+        SyntaxError,
+        IndexError,
+        KeyError,
+        TypeError,
+        EOFError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise _Damaged(f"{type(error).__name__}: {error}") from error
+
+
+def _describe(manifest: Manifest, *, size: tuple[int, int], interpolation: str) -> dict[str, Any]:
+    """What the cache is made from; ``key`` changes whenever the decoded array could."""
+    key = hashlib.sha256(f"{CACHE_VERSION} {tuple(size)} {interpolation} {manifest.root.resolve()}\n".encode())
+    for path in manifest.paths:
+        stat = stat_file(manifest.root / path)
+        key.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return {
+        "version": CACHE_VERSION,
+        "key": key.hexdigest(),
+        "dataset_fingerprint": fingerprint(manifest),
+        "images": len(manifest),
+        "size": list(size),
+        "interpolation": interpolation,
+    }
+
+
+def _sidecar(file: Path) -> Path:
+    return file.with_suffix(".json")
+
+
+def _open(file: Path, description: dict[str, Any]) -> ImageCache | None:
+    """The cache in ``file``, or None if there is none that fits ``description``."""
+    try:
+        stored = json.loads(_sidecar(file).read_text())
+        digest = stored.pop("pixel_digest")
+        pixels = np.load(file, mmap_mode="r")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        _log.warning("The image cache %s is damaged (%s) and is built again.", file, error)
+        return None
+    shape = (description["images"], 3, *description["size"])
+    if stored != description or pixels.shape != shape or pixels.dtype != np.uint8:
+        _log.warning("The image cache %s does not fit its description and is built again.", file)
+        return None
+    return ImageCache(
+        file=file,
+        pixels=pixels,
+        dataset_fingerprint=description["dataset_fingerprint"],
+        fingerprint=_combine(description, digest),
+    )
+
+
+def _combine(description: dict[str, Any], digest: str) -> str:
+    parts = [description[name] for name in ("version", "dataset_fingerprint", "size", "interpolation")]
+    return hashlib.sha256(json.dumps([*parts, digest]).encode()).hexdigest()
+
+
+def _build(
+    file: Path, manifest: Manifest, description: dict[str, Any], *, workers: int, progress: Progress | None
+) -> None:
+    shape = (len(manifest), 3, *description["size"])
+    _require_room(file.parent, int(np.prod(shape)))
+    part = file.with_suffix(".part")
+    try:
+        pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        _decode_into(
+            pixels, manifest, interpolation=description["interpolation"], workers=workers, progress=progress
+        )
+        digest = _pixel_digest(pixels)
+        pixels.flush()
+        del pixels
+        # The description goes last: without it the array is not taken for a cache.
+        _sidecar(file).unlink(missing_ok=True)
+        os.replace(part, file)
+        _write_aside(_sidecar(file), json.dumps({**description, "pixel_digest": digest}, indent=1, sort_keys=True))
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _decode_into(
+    pixels: NDArray[np.uint8], manifest: Manifest, *, interpolation: str, workers: int, progress: Progress | None
+) -> None:
+    height, width = pixels.shape[2:]
+
+    def decode(row: int) -> str | None:
+        try:
+            image = _decode(manifest.file(row))
+        except _Damaged as error:
+            return str(error)
+        resized = image.resize((width, height), _FILTERS[interpolation])
+        pixels[row] = np.asarray(resized).transpose(2, 0, 1)
+        return None
+
+    damaged = []
+    with _thread_pool(workers) as pool:
+        for row, reason in enumerate(pool.map(decode, range(len(manifest)))):
+            if reason is not None:
+                damaged.append(f"{manifest.file(row)} ({reason})")
+            if progress is not None:
+                progress(row + 1, len(manifest))
+    if damaged:
+        raise DataError(_describe_damaged(damaged, total=len(manifest)))
+
+
+@contextmanager
+def _thread_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads, since Pillow decodes and resizes outside the interpreter lock; an interrupt drops what waits."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _describe_damaged(damaged: list[str], *, total: int) -> str:
+    shown = "; ".join(sorted(damaged)[:_MOST_LISTED])
+    more = f"; and {len(damaged) - _MOST_LISTED} more" if len(damaged) > _MOST_LISTED else ""
+    return (
+        f"{len(damaged)} of {total} images cannot be decoded: {shown}{more}. Replace them from the dataset's "
+        "archive (`harness data check DIR` lists damaged files)."
+    )
+
+
+def _pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    digest = hashlib.blake2b(digest_size=32)
+    for start in range(0, len(pixels), _ROWS_PER_READ):
+        digest.update(np.ascontiguousarray(pixels[start : start + _ROWS_PER_READ]))
+    return digest.hexdigest()
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    # Running out of room under a memory map kills the process, so it is asked beforehand.
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DataError(
+            f"The image cache needs {needed / 2**30:.2f} GiB in {folder}, where {free / 2**30:.2f} GiB are free. "
+            "Make room or choose another cache folder."
+        )
+
+
+def _write_aside(path: Path, text: str) -> None:
+    part = path.with_suffix(".json.part")
+    part.write_text(text + "\n")
+    os.replace(part, path)
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

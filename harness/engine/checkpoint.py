@@ -1,0 +1,54 @@
+"""Checkpoints: written aside, synced, renamed; the last two kept; read back without running code."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import RunError
+
+KEPT = 2
+_NAME = re.compile(r"epoch-(\d{5})\.pt")
+
+
+def save_checkpoint(folder: Path, epochs_done: int, state: dict[str, Any]) -> Path:
+    """Write the state after ``epochs_done`` epochs. A crash leaves either the old files or the new one, never half a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"epoch-{epochs_done:05d}.pt"
+    aside = path.with_suffix(".tmp")
+    try:
+        with aside.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        raise RunError(f"Cannot write the checkpoint {path}: {error}. Earlier checkpoints are untouched.") from error
+    os.replace(aside, path)
+    for old in list_checkpoints(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Finished checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("epoch-*.pt") if _NAME.fullmatch(path.name))
+
+
+def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest readable checkpoint (None if there is none) and a warning for each damaged one passed over."""
+    warnings = []
+    for path in reversed(list_checkpoints(folder)):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or "epochs_done" not in state:
+                raise ValueError("it is not a checkpoint of this harness")
+            return state, warnings
+        except Exception as error:
+            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+            warnings.append(f"The checkpoint {path.name} is damaged ({first_line}); the one before is used.")
+    return None, warnings

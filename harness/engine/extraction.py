@@ -1,0 +1,73 @@
+"""Features of whole image sets: eval mode, image and mirror image averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from harness.contracts import Modality
+from harness.data.augment import normalise_only
+
+Gather = Callable[[Tensor], Tensor]
+ImageTransform = Callable[[Tensor, Tensor], Tensor]
+
+_CHANNELS = {"red": 0, "green": 1, "blue": 2}
+
+
+def channel_view(images_B3HW: Tensor, modality_B: Tensor, view: str) -> Tensor:
+    """``images`` with one channel of the visible ones copied into all three ("red", "green", "blue"), or as they are."""
+    if view == "plain":
+        return images_B3HW
+    channel = images_B3HW[:, _CHANNELS[view]][:, None].expand_as(images_B3HW)
+    return torch.where((modality_B == Modality.VISIBLE)[:, None, None, None], channel, images_B3HW)
+
+
+@torch.no_grad()
+def extract_features(
+    encoder: nn.Module,
+    gather: Gather,
+    *,
+    modality: Tensor,
+    transforms: Sequence[ImageTransform],
+    device: torch.device,
+    batch: int,
+    flip: bool,
+    renorm: bool,
+    view: str = "plain",
+    rows: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Embeddings of M images by name, float32 [M, D], on ``device``.
+
+    Each is the mean of the L2-normalised embeddings of image and mirror image (``flip``), L2-normalised again if
+    ``renorm`` (baseline.md 4, step 1). ``gather(index [B]) -> uint8 [B, 3, H, W]``. ``rows`` limits the pass to some images;
+    the others stay zero.
+    """
+    was_training = encoder.training
+    encoder.eval()
+    count = len(modality)
+    found: dict[str, Tensor] = {}
+    wanted = torch.arange(count) if rows is None else rows.cpu()
+    for index in wanted.split(batch):
+        kinds = modality[index].to(device)
+        images = channel_view(gather(index).to(device), kinds, view)
+        for transform in transforms:
+            images = transform(images, kinds)
+        pixels = normalise_only(images)
+        for name, features in _embed(encoder, pixels, kinds, flip=flip, renorm=renorm).items():
+            if name not in found:
+                found[name] = features.new_zeros(count, features.shape[1])
+            found[name][index.to(device)] = features
+    encoder.train(was_training)
+    return found
+
+
+def _embed(encoder: nn.Module, pixels: Tensor, kinds: Tensor, *, flip: bool, renorm: bool) -> dict[str, Tensor]:
+    plain = {name: normalize(e.float(), dim=1) for name, e in encoder(pixels, kinds).items()}
+    if not flip:
+        return plain
+    mirrored = {name: normalize(e.float(), dim=1) for name, e in encoder(pixels.flip(3), kinds).items()}
+    mean = {name: (plain[name] + mirrored[name]) / 2 for name in plain}
+    return {name: normalize(e, dim=1) for name, e in mean.items()} if renorm else mean

@@ -1,0 +1,101 @@
+"""From pseudo-labels to batches: which images, in which order, under which augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.contracts import Batch, Draw, Modality, PseudoLabels, TrainIndex
+from harness.data.augment import PRESETS, augment
+from harness.data.sampler import CrossCameraSampler
+from harness.engine.extraction import Gather, ImageTransform
+from harness.engine.randomness import numpy_stream, torch_stream
+from harness.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Training pixels and what happens to them before the encoder; knows no path and no identity."""
+
+    gather: Gather
+    transforms: Sequence[ImageTransform]
+    train: TrainIndex
+    device: torch.device
+
+
+class DrawStream:
+    """Endless batches of one draw for one epoch; a function of (seed, epoch, draw), so it needs no saved state."""
+
+    def __init__(
+        self, source: ImageSource, labels: PseudoLabels, *, draw: Draw, recipe: Recipe, seed: int, epoch: int
+    ) -> None:
+        self.source, self.labels, self.draw, self.recipe = source, labels, draw, recipe
+        self.views = {name: partition.labels.cpu() for name, partition in labels.views(draw).items()}
+        self.generator = torch_stream(seed, "augment", epoch, *draw.partitions)
+        self.modality, self.camera = source.train.modality.cpu(), source.train.camera.cpu()
+        self.samplers = {}
+        for kind, clusters in (
+            (Modality.VISIBLE, recipe.visible_clusters),
+            (Modality.INFRARED, recipe.infrared_clusters),
+        ):
+            sampler = self._sampler(kind, clusters, numpy_stream(seed, "sampler", epoch, *draw.partitions, int(kind)))
+            if sampler is not None:
+                self.samplers[kind] = sampler
+
+    def _sampler(self, kind: Modality, clusters: int, generator: object) -> Iterator[Tensor] | None:
+        rows = torch.nonzero(self.modality == kind).squeeze(1)
+        for name in self.draw.partitions:
+            labels = self.views[name][rows]
+            if bool((labels >= 0).any()):
+                sampler = CrossCameraSampler(
+                    labels.numpy(),
+                    self.camera[rows].numpy(),
+                    index=rows.numpy(),
+                    instances=self.recipe.instances,
+                    clusters=clusters,
+                    generator=generator,  # type: ignore[arg-type]
+                    prefer_other_cameras=self.recipe.prefer_other_cameras,
+                )
+                return (torch.as_tensor(drawn) for drawn in sampler)
+        return None
+
+    def __bool__(self) -> bool:
+        return bool(self.samplers)
+
+    def next(self) -> tuple[Batch, Tensor]:
+        """The next batch and its pixels, float [B, 3, H, W], on the device of the run."""
+        index, views, pixels = [], [], []
+        names = {Modality.VISIBLE: self.recipe.visible_views, Modality.INFRARED: self.recipe.infrared_views}
+        for kind, sampler in self.samplers.items():
+            drawn = next(sampler)
+            images = self._images(drawn)
+            for number, preset in enumerate(names[kind]):
+                pixels.append(augment(images, PRESETS[preset], self.generator))
+                index.append(drawn)
+                views.append(torch.full_like(drawn, number))
+        return self._batch(torch.cat(index), torch.cat(views)), torch.cat(pixels)
+
+    def _images(self, drawn: Tensor) -> Tensor:
+        images = self.source.gather(drawn).to(self.source.device)
+        kinds = self.modality[drawn].to(self.source.device)
+        for transform in self.source.transforms:
+            images = transform(images, kinds)
+        return images
+
+    def _batch(self, index: Tensor, view: Tensor) -> Batch:
+        device = self.source.device
+        return Batch(
+            index=index.to(device),
+            modality=self.modality[index].to(device),
+            camera=self.camera[index].to(device),
+            view=view.to(device),
+            labels={name: labels[index].to(device) for name, labels in self.views.items()},
+            draw=self.draw,
+            pseudo_labels=self.labels,
+        )
+
+
+MakeStream = Callable[[Draw], DrawStream]

@@ -1,0 +1,44 @@
+"""Figures as they are recorded: fractions rounded to eight decimals, so that equal results are equal bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+DECIMALS = 8
+
+FigureName = Literal["rank1", "rank5", "rank10", "rank20", "mAP", "mINP"]
+FIGURE_NAMES: tuple[FigureName, ...] = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
+
+
+def _rounded(value: float) -> float:
+    return round(value, DECIMALS) + 0.0  # no negative zero
+
+
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), AfterValidator(_rounded)]
+Agreement = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False), AfterValidator(_rounded)]
+
+
+class FrozenModel(BaseModel):
+    """A value object: unknown fields are refused, fields cannot be reassigned."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figures(FrozenModel):
+    """The result of one protocol: means over the trials, per-trial values, and the sample standard deviation over the
+    trials (none for a single trial)."""
+
+    rank1: Fraction
+    rank5: Fraction
+    rank10: Fraction
+    rank20: Fraction
+    mAP: Fraction
+    mINP: Fraction
+    per_trial: dict[FigureName, list[Fraction]]
+    sd: dict[FigureName, Fraction | None]
+    trials: int = Field(ge=1)
+    queries: int = Field(ge=1)
+    valid_queries: int = Field(ge=1)
+    gallery_size: int = Field(ge=1)

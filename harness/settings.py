@@ -1,0 +1,206 @@
+"""The settings of a run: typed, from a TOML file and ``--set``, saved fully resolved with each run.
+
+Precedence, lowest first: a part's defaults, its preset for the dataset, the recipe, the settings file, the command line.
+The resolved file (``runs/NAME/settings.toml``) names every value; running from it gives the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import SettingsError, suggest
+from harness.plugins import Chosen, Selection, explain
+from harness.recipe import Recipe
+
+Reference = Literal["pretrained", "supervised", "oracle-association"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FeatureSettings(_Section):
+    """How features of whole image sets are extracted."""
+
+    flip_mean_renorm: bool = Field(
+        True, description="L2-normalise the mean of image and mirror image for clustering (peers do not)."
+    )
+    batch: int = Field(256, ge=1, description="Images per forward pass.")
+
+
+class EvaluationSettings(_Section):
+    """How the run is evaluated."""
+
+    every: int = Field(0, ge=0, description="Evaluate every n epochs as well as at the end; 0 = at the end only.")
+    trials: int = Field(10, ge=1, description="Galleries drawn.")
+    flip: bool = Field(True, description="Average the features of image and mirror image, then L2-normalise.")
+    resize: Literal["bicubic", "bilinear", "lanczos"] = Field("bicubic", description="Filter for test images (peers: lanczos).")
+
+
+class ComputeSettings(_Section):
+    """Where the run computes."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, ...")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the hardware multiplies it (GPU, or CPU with AMX), else fp32."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 = as many as this process may use.")
+
+
+class Settings(_Section):
+    """A run's settings. Sections ``model``, ``data``, ``recipe`` and ``options`` hold what the chosen parts define."""
+
+    name: str | None = Field(None, description="Name of the run and of its folder; default: dataset-plugins-sN.")
+    plugins: tuple[str, ...] = Field(("baseline",), description="Plugins, in order.")
+    dataset: str = Field("rendered", description="Name of the dataset.")
+    data_root: Path | None = Field(None, description="Folder of the dataset; the rendered one is made when absent.")
+    seed: int = Field(0, ge=0, description="Seed of everything random in the run.")
+    clusterer: str | None = Field(None, description="Which clusterer, if several are offered.")
+    memory: str | None = Field(None, description="Which memory, if several are offered.")
+    recipe_of: str | None = Field(None, description="Whose recipe, if not the first-named plugin's.")
+    reference: Reference | None = Field(
+        None,
+        description="Make a reference row instead of a method's: pretrained (no training), supervised (true labels), "
+        "oracle-association (clusters linked by hidden identities).",
+    )
+    model: dict[str, Any] = Field(default_factory=dict, description="backbone = NAME, and that encoder's options.")
+    data: dict[str, Any] = Field(default_factory=dict, description="Options of the dataset.")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="Values that replace the recipe's.")
+    features: FeatureSettings = FeatureSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    compute: ComputeSettings = ComputeSettings()
+    options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Options of parts, by part name.")
+
+    @property
+    def run_name(self) -> str:
+        """The name given, or one made of what the run is."""
+        if self.name:
+            return self.name
+        what = self.reference if self.reference else "+".join(self.plugins)
+        return f"{self.dataset}-{what}-s{self.seed}"
+
+
+_SECTIONS = ("model", "data", "recipe", "features", "evaluation", "compute")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The values of a settings file. Raises SettingsError when it cannot be read or is not TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"Cannot read the settings file {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not a TOML file: {error}.") from error
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """``--set a.b=value`` entries as nested values. Values are TOML (``0.2``, ``true``, ``[1, 2]``), else strings.
+
+    ``section.field`` for the sections of :class:`Settings`, ``part.option`` for a part's option.
+    """
+    nested: dict[str, Any] = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        path = key.strip().split(".")
+        if not separator or not all(path):
+            raise SettingsError(f"--set takes NAME.OPTION=VALUE; got {assignment!r}.")
+        if len(path) == 1:
+            if path[0] not in Settings.model_fields:
+                raise SettingsError(f"There is no setting {path[0]!r}. {suggest(path[0], Settings.model_fields)}")
+        elif path[0] not in _SECTIONS:
+            path = ["options", *(path if path[0] != "options" else path[1:])]
+        target = nested
+        for step in path[:-1]:
+            target = target.setdefault(step, {})
+        target[path[-1]] = _value(text.strip())
+    return nested
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, later ones over earlier ones."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Validated settings. Raises SettingsError naming the field, what was expected and what was given."""
+    for key in values:
+        if key not in Settings.model_fields:
+            raise SettingsError(f"There is no setting {key!r}. {suggest(key, Settings.model_fields)}")
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(f"Settings: {explain(error)}") from error
+
+
+def apply_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with values replaced; ``epochs`` and ``iterations`` shorten its stages. Raises SettingsError."""
+    rest = dict(changes)
+    epochs, iterations = rest.pop("epochs", None), rest.pop("iterations", None)
+    for name, value in (("epochs", epochs), ("iterations", iterations)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise SettingsError(f"recipe.{name} must be a whole number from 1; got {value!r}.")
+    for key in rest:
+        if key not in Recipe.model_fields:
+            known = [*Recipe.model_fields, "epochs", "iterations"]
+            raise SettingsError(f"A recipe has no field {key!r}. {suggest(key, known)}")
+    try:
+        changed = Recipe(**{**recipe.model_dump(), **rest})
+    except ValidationError as error:
+        raise SettingsError(f"Recipe: {explain(error)}") from error
+    return changed.shortened(epochs=epochs, iterations=iterations)
+
+
+def resolve_backbone(settings: Settings, recipe: Recipe) -> str:
+    """The encoder's name: the settings', else the recipe's."""
+    return str(settings.model.get("backbone", recipe.backbone))
+
+
+def resolved(settings: Settings, selection: Selection, recipe: Recipe, backbone: Chosen, dataset: Chosen) -> Settings:
+    """Settings in which nothing is left to a default."""
+    return settings.model_copy(
+        update={
+            "name": settings.run_name,
+            "clusterer": selection.clusterer.name,
+            "memory": selection.memory.name,
+            "recipe_of": selection.recipe_plugin.name,
+            "model": {"backbone": backbone.name, **backbone.options.model_dump(mode="json")},
+            "data": dataset.options.model_dump(mode="json"),
+            "recipe": recipe.model_dump(mode="json"),
+            "compute": settings.compute.model_copy(
+                update={"threads": settings.compute.threads or len(os.sched_getaffinity(0))}
+            ),
+            "options": {part.name: part.options.model_dump(mode="json") for part in selection.parts},
+        }
+    )
+
+
+def to_toml(settings: Settings) -> str:
+    """The settings as TOML, keys sorted within sections, byte-stable."""
+    return tomli_w.dumps(_without_none(settings.model_dump(mode="json")))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(item) for item in value]
+    return value
