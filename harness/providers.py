@@ -113,7 +113,7 @@ class ImageTransformProvider(Provider):
 
 
 class BackboneProvider(Provider):
-    """``factory(options) -> torch.nn.Module`` with ``embedding_dims`` and ``input_size``; see :mod:`harness.models`."""
+    """``factory(options, seed) -> torch.nn.Module`` with ``embedding_dims`` and ``input_size``; see :mod:`harness.models`."""
 
     role = "backbone"
 

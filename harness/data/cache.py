@@ -105,7 +105,7 @@ def build_cache(
 
     Raises:
         DataError: some images are damaged (every one is listed, up to 20 by name), the manifest is empty, or
-            the disk has no room.
+            the cache folder cannot be written to or has no room.
     """
     if not len(manifest):
         raise DataError(f"There is no image to decode: the manifest of {manifest.root} is empty.")
@@ -113,7 +113,7 @@ def build_cache(
         raise DataError(f"Unknown interpolation {interpolation!r}. Known: {', '.join(sorted(_FILTERS))}.")
     description = _describe(manifest, size=size, interpolation=interpolation)
     cache_dir = Path(cache_dir)
-    cache_dir.mkdir(parents=True, exist_ok=True)
+    _require_writable(cache_dir)
     file = cache_dir / f"{description['key'][:24]}.npy"
     with FileLock(f"{file}.lock"):
         cache = _open(file, description)
@@ -220,9 +220,7 @@ def _build(
     part = file.with_suffix(".part")
     try:
         pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
-        _decode_into(
-            pixels, manifest, interpolation=description["interpolation"], workers=workers, progress=progress
-        )
+        _decode_into(pixels, manifest, interpolation=description["interpolation"], workers=workers, progress=progress)
         digest = _pixel_digest(pixels)
         pixels.flush()
         del pixels
@@ -281,8 +279,18 @@ def _describe_damaged(damaged: list[str], *, total: int) -> str:
 def _pixel_digest(pixels: NDArray[np.uint8]) -> str:
     digest = hashlib.blake2b(digest_size=32)
     for start in range(0, len(pixels), _ROWS_PER_READ):
-        digest.update(np.ascontiguousarray(pixels[start : start + _ROWS_PER_READ]))
+        digest.update(np.ascontiguousarray(pixels[start : start + _ROWS_PER_READ]).data)
     return digest.hexdigest()
+
+
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise DataError(f"The image cache folder {folder} cannot be written to. Choose another cache folder.")
 
 
 def _require_room(folder: Path, needed: int) -> None:

@@ -154,9 +154,7 @@ def _check(labels: Indices, camera: Indices, index: Indices, *, instances: int, 
             f"{list(labels.shape)}, {list(camera.shape)} and {list(index.shape)}."
         )
     if instances < 1 or clusters < 1:
-        raise DataError(
-            f"A batch needs at least one cluster and one instance; got {clusters} clusters x {instances}."
-        )
+        raise DataError(f"A batch needs at least one cluster and one instance; got {clusters} clusters x {instances}.")
     if not (labels >= 0).any():
         raise DataError(
             f"There is no cluster to draw from: all {len(labels)} images are outliers. A larger clustering radius "

@@ -317,9 +317,7 @@ def check_sysu_mm01(root: Path, *, progress: Callable[[int, int], None] | None =
     _require_layout(root)
     lists = _identity_lists(root)
     manifests = {name: _list_images(root, identities) for name, identities in lists.items()}
-    counts = {
-        (name, camera): _count(manifest, camera) for name, manifest in manifests.items() for camera in CAMERAS
-    }
+    counts = {(name, camera): _count(manifest, camera) for name, manifest in manifests.items() for camera in CAMERAS}
     return CheckReport(
         root=root,
         listed={name: len(identities) for name, identities in lists.items()},

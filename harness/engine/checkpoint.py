@@ -41,7 +41,7 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest readable checkpoint (None if there is none) and a warning for each damaged one passed over."""
-    warnings = []
+    warnings: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)

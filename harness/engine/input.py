@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.contracts import Batch, Draw, Modality, PseudoLabels, TrainIndex
-from harness.data.augment import PRESETS, augment
+from harness.data.augment import augment
+from harness.data.presets import PRESETS
 from harness.data.sampler import CrossCameraSampler
 from harness.engine.extraction import Gather, ImageTransform
 from harness.engine.randomness import numpy_stream, torch_stream
@@ -27,12 +29,13 @@ class ImageSource:
 
 
 class DrawStream:
-    """Endless batches of one draw for one epoch; a function of (seed, epoch, draw), so it needs no saved state."""
+    """The batches of one draw for one epoch; a function of (seed, epoch, draw), so it needs no saved state."""
 
     def __init__(
-        self, source: ImageSource, labels: PseudoLabels, *, draw: Draw, recipe: Recipe, seed: int, epoch: int
+        self, source: ImageSource, labels: PseudoLabels, *, draw: Draw, recipe: Recipe, seed: int, epoch: int, iterations: int
     ) -> None:
         self.source, self.labels, self.draw, self.recipe = source, labels, draw, recipe
+        self.iterations = iterations
         self.views = {name: partition.labels.cpu() for name, partition in labels.views(draw).items()}
         self.generator = torch_stream(seed, "augment", epoch, *draw.partitions)
         self.modality, self.camera = source.train.modality.cpu(), source.train.camera.cpu()
@@ -45,7 +48,7 @@ class DrawStream:
             if sampler is not None:
                 self.samplers[kind] = sampler
 
-    def _sampler(self, kind: Modality, clusters: int, generator: object) -> Iterator[Tensor] | None:
+    def _sampler(self, kind: Modality, clusters: int, generator: np.random.Generator) -> Iterator[Tensor] | None:
         rows = torch.nonzero(self.modality == kind).squeeze(1)
         for name in self.draw.partitions:
             labels = self.views[name][rows]
@@ -56,10 +59,10 @@ class DrawStream:
                     index=rows.numpy(),
                     instances=self.recipe.instances,
                     clusters=clusters,
-                    generator=generator,  # type: ignore[arg-type]
+                    generator=generator,
                     prefer_other_cameras=self.recipe.prefer_other_cameras,
                 )
-                return (torch.as_tensor(drawn) for drawn in sampler)
+                return (torch.as_tensor(drawn) for drawn in sampler.batches(self.iterations))
         return None
 
     def __bool__(self) -> bool:
@@ -73,7 +76,7 @@ class DrawStream:
             drawn = next(sampler)
             images = self._images(drawn)
             for number, preset in enumerate(names[kind]):
-                pixels.append(augment(images, PRESETS[preset], self.generator))
+                pixels.append(augment(images, PRESETS[preset], generator=self.generator))
                 index.append(drawn)
                 views.append(torch.full_like(drawn, number))
         return self._batch(torch.cat(index), torch.cat(views)), torch.cat(pixels)
@@ -97,5 +100,3 @@ class DrawStream:
             pseudo_labels=self.labels,
         )
 
-
-MakeStream = Callable[[Draw], DrawStream]

@@ -1,6 +1,5 @@
 """Evaluation: protocols of SYSU-MM01, RegDB and the rendered dataset, retrieval metrics, pseudo-label diagnostics."""
 
-from harness.evaluation.evaluate import EvaluationResult, evaluate
 from harness.evaluation.figures import FIGURE_NAMES, Figures
 from harness.evaluation.galleries import Permutations
 from harness.evaluation.metrics import Scores, score_similarity
@@ -12,6 +11,7 @@ from harness.evaluation.pseudo_labels import (
     association_quality,
     partition_quality,
 )
+from harness.evaluation.retrieval import EvaluationResult, evaluate
 from harness.evaluation.test_set import TestSet
 
 __all__ = [

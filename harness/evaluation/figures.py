@@ -23,7 +23,8 @@ Agreement = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False), AfterValid
 class FrozenModel(BaseModel):
     """A value object: unknown fields are refused, fields cannot be reassigned."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN stays NaN in a dump, where the writer refuses it; by default it would silently become null
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Figures(FrozenModel):

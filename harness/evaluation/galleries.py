@@ -53,7 +53,7 @@ def gallery_folders(test_set: TestSet, protocol: Protocol) -> list[Folder]:
 
 
 def seeded_picks(lengths: Iterable[int], shots: int, *, seed: int) -> list[list[int]]:
-    """0-based picks of rule S from lists of these lengths: what ``random.choice`` (one shot) or ``random.sample`` gives.
+    """0-based picks of rule S from lists of these lengths, by ``random.choice`` (one shot) or ``random.sample``.
 
     >>> seeded_picks([42, 29, 20, 20], 1, seed=0)
     [[24], [24], [13], [1]]

@@ -18,15 +18,18 @@ def read_official_permutations(path: Path) -> dict[tuple[int, int], NDArray[np.i
         DataError: the file is missing or is not that file.
     """
     cameras = _read_variable(path, "rand_perm_cam").ravel()
-    try:
-        return {
-            (camera, identity): np.asarray(table, dtype=np.int64)
-            for camera, tables in enumerate(cameras, start=1)
-            for identity, table in enumerate(tables.ravel(), start=1)
-            if table.size
-        }
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{path} does not hold one permutation table per camera and identity: {error}") from error
+    tables = {
+        (camera, identity): np.asarray(table)
+        for camera, cell in enumerate(cameras, start=1)
+        for identity, table in enumerate(np.ravel(cell), start=1)
+    }
+    tables = {key: table for key, table in tables.items() if table.size}
+    if not tables or any(table.ndim != 2 or table.dtype.kind not in "iu" for table in tables.values()):
+        raise DataError(
+            f"{path} does not hold one table of integers per camera and identity; is it the file from the dataset's "
+            "evaluation folder?"
+        )
+    return {key: table.astype(np.int64) for key, table in tables.items()}
 
 
 def read_official_identities(path: Path) -> tuple[int, ...]:

@@ -49,8 +49,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if (self.shots is None) != (self.gallery_rule == "fixed") or (self.shots is not None and self.shots < 1):
             raise ProtocolError(
-                f"A protocol with gallery rule {self.gallery_rule!r} was given shots={self.shots}; rules S and O need a "
-                "positive number of images per (identity, camera), the fixed gallery takes none."
+                f"A protocol with gallery rule {self.gallery_rule!r} was given shots={self.shots}; rules S and O "
+                "need a positive number of images per (identity, camera), the fixed gallery takes none."
             )
 
     @property

@@ -1,11 +1,12 @@
 """The common pipeline of first-generation methods, and progressive graph matching.
 
-- ``baseline``: clustering per modality, cluster memory, cluster contrast (the first stage of ADCA and PGM, known as DCL).
+- ``baseline``: clustering per modality, cluster memory, cluster contrast (the first stage of ADCA and PGM, known as
+  DCL).
 - ``pgm``: association of visible and infrared clusters, and the alternate cross-modality contrast that uses it.
 
-Papers: M. Ye et al., "Augmented Dual-Contrastive Aggregation Learning for Unsupervised Visible-Infrared Person
-Re-Identification" (ADCA; B. Yang, M. Ye, J. Chen, Z. Wu, ACM MM 2022); Z. Wu and M. Ye, "Unsupervised Visible-Infrared
-Person Re-Identification via Progressive Graph Matching and Alternate Learning" (CVPR 2023).
+Papers: B. Yang, M. Ye, J. Chen, Z. Wu, "Augmented Dual-Contrastive Aggregation Learning for Unsupervised
+Visible-Infrared Person Re-Identification" (ADCA, ACM MM 2022); Z. Wu and M. Ye, "Unsupervised Visible-Infrared Person
+Re-Identification via Progressive Graph Matching and Alternate Learning" (CVPR 2023).
 
 Known deviations are listed in the README beside this file. Importing this package loads no torch.
 """
@@ -43,7 +44,8 @@ ADCA = Paper(
     url="https://github.com/yangbincv/ADCA",
 )
 PGM = Paper(
-    title="Unsupervised Visible-Infrared Person Re-Identification via Progressive Graph Matching and Alternate Learning",
+    title="Unsupervised Visible-Infrared Person Re-Identification via Progressive Graph Matching and Alternate "
+    "Learning",
     venue="CVPR",
     year=2023,
     url="https://github.com/zesenwu23/USL-VI-ReID",

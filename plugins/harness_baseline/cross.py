@@ -11,8 +11,8 @@ INFRARED_TO_VISIBLE = ("infrared", "visible")
 def cross_directions(epoch: EpochContext, direction: str) -> tuple[tuple[str, str], ...]:
     """Pairs (modality of the queries, modality of the prototypes) in use this epoch.
 
-    ``direction``: "off", "alternate" (visible queries in even epochs of the stage, infrared queries in odd ones) or "both".
-    Nothing in stages without cross-modality evidence. Source: PGM (baseline.md 5.2).
+    ``direction``: "off", "alternate" (visible queries in even epochs of the stage, infrared queries in odd ones) or
+    "both". Nothing in stages without cross-modality evidence. Source: PGM (baseline.md 5.2).
     """
     if not epoch.cross or direction == "off":
         return ()

@@ -28,7 +28,7 @@ class ContrastLoss(Loss):
 
 
 class CrossContrastLoss(Loss):
-    """Queries of one modality against the other one's bank, by the linked labels. Terms ``cross-contrast/<query modality>``.
+    """Queries of one modality against the other one's bank, by the linked labels. Terms ``cross-contrast/<modality>``.
 
     Silent in stages without cross-modality evidence, and where visible and infrared clusters are not linked.
     """

@@ -32,14 +32,14 @@ class ClusterMemoryOptions(Options):
 
     mode: Literal["mean", "hard", "mean-then-hard"] = Field(
         "mean",
-        description="mean: every image updates its prototype, in batch order. hard: only the least similar image of each "
-        "cluster does. mean-then-hard: hard in stages that use cross-modality evidence, mean in the others.",
+        description="mean: every image updates its prototype, in batch order. hard: only the least similar image of "
+        "each cluster does. mean-then-hard: hard in stages that use cross-modality evidence, mean in the others.",
     )
     momentum: float = Field(0.1, ge=0, le=1, description="Share of the old prototype that an update keeps.")
     association: Literal["off", "cma"] = Field(
         "off",
-        description="cma: once per epoch of a stage with cross-modality evidence, visible prototypes take in the infrared "
-        "ones that they are matched with (ADCA).",
+        description="cma: once per epoch of a stage with cross-modality evidence, visible prototypes take in the "
+        "infrared ones that they are matched with (ADCA).",
     )
     association_threshold: float = Field(0.5, ge=-1, le=1, description="Smallest similarity of image pairs that vote.")
     association_keep: float = Field(0.1, ge=0, le=1, description="Share of the visible prototype that CMA keeps.")
@@ -50,8 +50,8 @@ class ClusterMemoryOptions(Options):
     )
     memory_grad: Literal["clean", "released"] = Field(
         "clean",
-        description="clean: updates after the optimiser step. released: inside the backward pass, as the released code of "
-        "ADCA and PGM does, where an update by one loss term disturbs the gradient of another.",
+        description="clean: updates after the optimiser step. released: inside the backward pass, as the released "
+        "code of ADCA and PGM does, where an update by one loss term disturbs the gradient of another.",
     )
 
 
@@ -73,8 +73,8 @@ class PgmOptions(Options):
 
     matching: Literal["progressive", "mutual"] = Field(
         "progressive",
-        description="progressive: graph matching repeated until every cluster has a partner (PGM). mutual: only clusters "
-        "that are each other's nearest.",
+        description="progressive: graph matching repeated until every cluster has a partner (PGM). mutual: only "
+        "clusters that are each other's nearest.",
     )
     centre_cameras: bool = Field(
         False, description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first."
@@ -88,5 +88,6 @@ class CrossContrastOptions(Options):
     weight: float = Field(0.25, ge=0, description="Weight of every term.")
     direction: Literal["alternate", "both"] = Field(
         "alternate",
-        description="alternate: visible images in even epochs of a stage, infrared images in odd ones. both: both always.",
+        description="alternate: visible images in even epochs of a stage, infrared images in odd ones. both: both "
+        "always.",
     )

@@ -1,0 +1,49 @@
+"""The command line: parse, call, print. ``harness --help`` and ``harness plugins`` load neither torch nor pandas."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import click
+
+from harness import __version__
+from harness.cli.data import data
+from harness.cli.leaderboard import leaderboard_group
+from harness.cli.plugins import plugins
+from harness.cli.run import run
+from harness.errors import HarnessError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Train, evaluate and compare methods for unsupervised visible-infrared person re-identification.
+
+    \b
+    harness run --plugins chcr,tsmem      train on the embedded rendered dataset
+    harness plugins                       what can be combined
+    harness leaderboard show runs/        the figures of all runs
+    """
+
+
+for command in (run, plugins, data, leaderboard_group):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the console script: errors become one paragraph and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except HarnessError as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"harness: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("harness: interrupted. `harness run ... --resume` goes on from the last checkpoint.", err=True)
+        sys.exit(130)

@@ -1,0 +1,100 @@
+"""``harness run``: settings from flags and files, then the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.errors import SettingsError
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(seed) for seed in text.split(",") if seed.strip()))
+    except ValueError as error:
+        raise SettingsError(f"--seeds takes whole numbers separated by commas, like 0,1,2; got {text!r}.") from error
+
+
+@click.command()
+@click.option("--plugins", help="Plugins by name, separated by commas, the ruling one first. Default: baseline.")
+@click.option("--dataset", help="rendered (default), sysu-mm01, or a dataset of a plugin.")
+@click.option("--data", "data_root", type=click.Path(path_type=Path), help="Folder of the dataset.")
+@click.option("--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file to start from.")
+@click.option("--set", "assignments", multiple=True, metavar="NAME.OPTION=VALUE", help="Change a setting; repeatable.")
+@click.option("--seed", type=click.IntRange(min=0), help="Seed of the run (default 0).")
+@click.option("--seeds", help="Several runs, one per seed: 0,1,2.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Epochs in all, shared among the recipe's stages.")
+@click.option("--iterations", type=click.IntRange(min=1), help="Iterations per epoch.")
+@click.option("--clusterer", help="Which clusterer, if several plugins bring one.")
+@click.option("--memory", help="Which memory, if several plugins bring one.")
+@click.option("--recipe", "recipe_of", help="Whose recipe, if not the first plugin's.")
+@click.option("--reference", type=click.Choice(["pretrained", "supervised", "oracle-association"]),
+              help="Make a reference row instead of a method's.")
+@click.option("--eval-every", type=click.IntRange(min=0), help="Evaluate every n epochs (default: at the end only).")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
+@click.option("--threads", type=click.IntRange(min=0), help="CPU threads; 0 = all.")
+@click.option("--name", help="Name of the run.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this run; finished runs are left alone.")
+@click.option("--force", is_flag=True, help="Replace an earlier run of the same name.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def run(**flags: Any) -> None:
+    """Train, evaluate and record a combination of plugins.
+
+    \b
+    harness run --plugins chcr,tsmem
+    harness run --plugins pgm --seeds 0,1,2 --set pgm.matching=mutual
+    harness run --plugins chcr --dataset sysu-mm01 --data DIR
+    """
+    if flags["resume"] and flags["force"]:
+        raise SettingsError("--resume goes on and --force begins anew: give one of them.")
+    if flags["seeds"] and flags["seed"] is not None:
+        raise SettingsError("--seed gives one seed and --seeds several: use one of them.")
+    from harness.cli.show import Terminal
+    from harness.engine.run import plan_run, run_planned
+    from harness.settings import make_settings, merge, to_toml
+
+    values = merge(*_layers(flags))
+    seeds = _seeds(flags["seeds"]) if flags["seeds"] else (values.get("seed", 0),)
+    for seed in seeds:
+        name = {"name": f"{values['name']}-s{seed}"} if len(seeds) > 1 and "name" in values else {}
+        settings = make_settings({**values, "seed": seed, **name})
+        plan = plan_run(settings)
+        if flags["dry_run"]:
+            click.echo(to_toml(plan.settings), nl=False)
+            continue
+        run_planned(plan, flags["out"], resume=flags["resume"], force=flags["force"], show=Terminal())
+
+
+def _layers(flags: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    from harness.settings import parse_assignments, read_settings
+
+    from_file = read_settings(flags["settings_file"]) if flags["settings_file"] else {}
+    return from_file, parse_assignments(flags["assignments"]), _from_flags(flags)
+
+
+def _from_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    direct = ("dataset", "data_root", "seed", "clusterer", "memory", "recipe_of", "reference", "name")
+    values: dict[str, Any] = {key: flags[key] for key in direct if flags[key] is not None}
+    if flags["plugins"] is not None:
+        values["plugins"] = _names(flags["plugins"])
+        if not values["plugins"]:
+            raise SettingsError("--plugins names no plugin. `harness plugins` lists them.")
+    sections = {
+        "recipe": {"epochs": flags["epochs"], "iterations": flags["iterations"]},
+        "evaluation": {"every": flags["eval_every"]},
+        "compute": {key: flags[key] for key in ("device", "precision", "threads")},
+    }
+    for section, entries in sections.items():
+        given = {key: value for key, value in entries.items() if value is not None}
+        if given:
+            values[section] = given
+    return values

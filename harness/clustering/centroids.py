@@ -1,0 +1,35 @@
+"""Means of the features of clusters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.errors import HarnessError
+
+
+def cluster_means(features_ND: Tensor, labels_N: Tensor, num_clusters: int) -> Tensor:
+    """The mean feature of each cluster, not normalised.
+
+    ``features_ND`` float [N, D]; ``labels_N`` int [N], −1 = in no cluster. Returns [num_clusters, D] of the features' dtype and
+    device; a cluster without members gets a zero row. The same bits on every call, on any device.
+
+    Raises ``HarnessError`` for labels that do not fit.
+    """
+    if labels_N.shape != features_ND.shape[:1]:
+        raise HarnessError(
+            f"{tuple(labels_N.shape)} labels were given for features {tuple(features_ND.shape)}; one label per row was expected."
+        )
+    if labels_N.numel() and int(labels_N.max()) >= num_clusters:
+        raise HarnessError(
+            f"Label {int(labels_N.max())} was given where there are {num_clusters} clusters; labels run from 0 to "
+            f"{num_clusters - 1}, with −1 for no cluster."
+        )
+    if num_clusters == 0:
+        return features_ND.new_zeros(0, features_ND.shape[1])
+    members = labels_N >= 0
+    labels, order = labels_N[members].long().sort(stable=True)
+    counts_K = torch.bincount(labels, minlength=num_clusters)
+    # Sorted segments instead of scattered additions: on a GPU those add in an order that changes from run to run.
+    sums_KD = torch.segment_reduce(features_ND[members][order], "sum", lengths=counts_K, axis=0, initial=0.0)
+    return sums_KD / counts_K.clamp(min=1)[:, None].to(sums_KD.dtype)

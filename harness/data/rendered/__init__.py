@@ -1,0 +1,7 @@
+"""The embedded dataset: procedurally rendered people, in the layout of SYSU-MM01."""
+
+from harness.data.rendered.image import render_image, render_person
+from harness.data.rendered.layout import SIZES
+from harness.data.rendered.writer import RENDERER_VERSION, ensure_rendered, write_rendered
+
+__all__ = ["RENDERER_VERSION", "SIZES", "ensure_rendered", "render_image", "render_person", "write_rendered"]

@@ -1,0 +1,43 @@
+"""Where a run computes: device, precision, threads."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+
+from harness.errors import SettingsError
+from harness.settings import ComputeSettings
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 matrices in hardware (GPU, or CPU with AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return device.type == "cpu" and bool(supported())
+
+
+def make_fabric(settings: ComputeSettings) -> Fabric:
+    """A Fabric for one process. Raises SettingsError for a device that is not there."""
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    device = _device(settings.device)
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_fast_bf16(device))
+    devices: list[int] | int = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(accelerator=device.type, devices=devices, precision="bf16-mixed" if bf16 else "32-true")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise SettingsError(f"There is no device {name!r}: use auto, cpu, cuda, cuda:0, mps.") from error
+    if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
+        raise SettingsError(f"The device {name!r} is not available here; torch sees {torch.cuda.device_count()} GPUs.")
+    return device

@@ -1,0 +1,62 @@
+"""The training objective: the sum of every loss's terms, checked where they are handed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.contracts import Batch, Embeddings, Loss, Memory
+from harness.engine.epoch import Epoch
+from harness.errors import ContractError, TrainingError
+from harness.plugins import Chosen
+
+
+@dataclass(frozen=True)
+class Working:
+    """A part at work: what was chosen, and the object made from it."""
+
+    chosen: Chosen
+    part: object
+
+    @property
+    def label(self) -> str:
+        """How errors name it."""
+        plugin = self.chosen.plugin
+        origin = f" ({plugin.distribution} {plugin.version})" if plugin.distribution else ""
+        return f"{self.chosen.provider.role} {self.chosen.name!r} of plugin {plugin.name!r}{origin}"
+
+
+def objective(
+    losses: Sequence[Working], batch: Batch, embeddings: Embeddings, memory: Memory, epoch: Epoch
+) -> tuple[Tensor | None, dict[str, Tensor]]:
+    """The sum of all terms that carry gradient (None if there is none), and each term's value by name.
+
+    Raises ContractError for a term that is not a scalar tensor; TrainingError, naming term and plugin, for one that is NaN
+    or infinite.
+    """
+    total: Tensor | None = None
+    values: dict[str, Tensor] = {}
+    for working in losses:
+        loss = working.part
+        if not isinstance(loss, Loss):
+            raise ContractError(f"The {working.label} is not a harness.Loss.")
+        for name, term in loss.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name)).items():
+            _check(term, name, working)
+            values[name] = term.detach()
+            if term.requires_grad:
+                total = term if total is None else total + term
+    return total, values
+
+
+def _check(term: Tensor, name: str, working: Working) -> None:
+    if not isinstance(term, Tensor) or term.ndim != 0 or not term.is_floating_point():
+        got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
+        raise ContractError(f"The term {name!r} of the {working.label} must be a scalar float tensor; got {got}.")
+    if not bool(torch.isfinite(term)):
+        raise TrainingError(
+            f"The term {name!r} of the {working.label} became {float(term)}. Training stopped; the last checkpoint is "
+            "kept. A lower learning rate (--set recipe.learning_rate=...) or a higher temperature often helps."
+        )

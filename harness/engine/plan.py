@@ -1,0 +1,71 @@
+"""From settings to a plan: every choice made, nothing loaded that needs torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from harness.builtin import Core
+from harness.errors import PluginError, SettingsError, suggest
+from harness.plugins import Catalogue, Chosen, Plugin, Selection, explain, load, select
+from harness.providers import BackboneProvider, DatasetProvider, Provider
+from harness.recipe import Recipe
+from harness.settings import Settings, apply_recipe, resolve_backbone, resolved
+
+CORE = load("core", Core, distribution="vireid-harness")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run with every choice made. ``settings`` names every value."""
+
+    settings: Settings
+    selection: Selection
+    recipe: Recipe
+    backbone: Chosen
+    dataset: Chosen
+
+
+def plan_run(settings: Settings, catalogue: Catalogue | None = None) -> Plan:
+    """Resolve plugins, recipe, options, encoder and dataset. Raises PluginError or SettingsError."""
+    catalogue = catalogue or Catalogue()
+    named = [catalogue.require(name) for name in settings.plugins]
+    dataset = _choose(DatasetProvider, settings.dataset, [CORE, *named], settings.data, dataset=settings.dataset)
+    selection = select(
+        catalogue,
+        settings.plugins,
+        dataset=settings.dataset,
+        options=settings.options,
+        clusterer=settings.clusterer,
+        memory=settings.memory,
+        recipe=settings.recipe_of,
+    )
+    recipe = apply_recipe(selection.recipe, settings.recipe)
+    if settings.reference == "pretrained":
+        recipe = recipe.shortened(epochs=0)
+    model = {key: value for key, value in settings.model.items() if key != "backbone"}
+    backbone = _choose(
+        BackboneProvider, resolve_backbone(settings, recipe), [CORE, *named], model, dataset=settings.dataset
+    )
+    recipe = recipe.model_copy(update={"backbone": backbone.name})
+    return Plan(resolved(settings, selection, recipe, backbone, dataset), selection, recipe, backbone, dataset)
+
+
+def _choose(
+    kind: type[Provider], name: str, plugins: list[Plugin], options: dict[str, Any], *, dataset: str
+) -> Chosen:
+    offers = {provider.name: (plugin, provider) for plugin in reversed(plugins) for provider in plugin.offers(kind)}
+    if name not in offers:
+        raise PluginError(f"There is no {kind.role} {name!r} among the named plugins. {suggest(name, offers)}")
+    plugin, provider = offers[name]
+    section = "model" if kind is BackboneProvider else "data"
+    for option in options:
+        if option not in provider.options.model_fields:
+            known = provider.options.model_fields
+            raise SettingsError(f"The {kind.role} {name!r} has no option {section}.{option}. {suggest(option, known)}")
+    try:
+        return Chosen(provider, plugin, provider.resolve_options(dataset, options))
+    except ValidationError as error:
+        raise SettingsError(f"{section}: {explain(error)}") from error

@@ -1,0 +1,195 @@
+"""What a run leaves behind: its history while it runs, its record at the end."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.contracts import PseudoLabels
+from harness.data.datasets import Dataset
+from harness.data.manifest import Manifest
+from harness.engine.cost import Clock, peak_memory_mib
+from harness.engine.plan import Plan
+from harness.engine.train import Trainer
+from harness.evaluation import Figures, association_quality, partition_quality
+from harness.leaderboard.record import (
+    CodeState,
+    Cost,
+    DatasetCard,
+    EncoderCard,
+    Environment,
+    EpochLabels,
+    Extraction,
+    Part,
+    Record,
+    now,
+)
+
+_PACKAGES = ("vireid-harness", "torch", "torchvision", "faiss-gpu", "numpy", "scipy", "scikit-learn", "lightning-fabric")
+
+
+@dataclass
+class History:
+    """What happened so far: one row per epoch, and warnings. Kept in checkpoints as JSON."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    dataset_fingerprints: tuple[str, str] = ("", "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> History:
+        """The inverse of :meth:`to_json`."""
+        return History(values["rows"], values["warnings"], tuple(values["dataset_fingerprints"]))
+
+
+def label_quality(labels: PseudoLabels, train: Manifest) -> dict[str, Any]:
+    """Quality of an epoch's labels against the hidden identities, as plain values: partitions and links.
+
+    Only the core sees this; nothing of it reaches a part.
+    """
+    scopes = {"visible": train.modality == 0, "infrared": train.modality == 1}
+    arrays = {name: labels[name].labels.cpu().numpy() for name in labels.available}
+    partitions = {
+        name: partition_quality(array, train.identity, modality=train.modality, scope=scopes.get(name))
+        for name, array in arrays.items()
+    }
+    links = {}
+    for source, target in (("visible", "infrared"), ("infrared", "visible")):
+        link = labels.link(source, target) if source in labels and target in labels else None
+        if link is not None:
+            links[f"{source}>{target}"] = association_quality(
+                arrays[source], arrays[target], links=link.cpu().numpy(), identity=train.identity
+            )
+    return {
+        "partitions": {name: quality.model_dump(mode="json") for name, quality in partitions.items()},
+        "links": {name: quality.model_dump(mode="json") for name, quality in links.items()},
+    }
+
+
+def make_record(
+    plan: Plan, dataset: Dataset, trainer: Trainer, clock: Clock, history: History, figures: dict[str, Figures]
+) -> Record:
+    """The record of a finished run; figures are those of the last epoch."""
+    settings = plan.settings
+    encoder = trainer.evaluated_encoder()
+    encoder = getattr(encoder, "module", encoder)
+    return Record(
+        name=str(settings.name),
+        method=",".join(settings.plugins),
+        created=now(),
+        dataset=_dataset_card(dataset, history, plan),
+        protocols=figures,
+        primary_protocol=dataset.protocols[0].identifier,
+        parts=_part_cards(plan),
+        recipe=plan.recipe.model_dump(mode="json"),
+        encoder=EncoderCard(
+            name=plan.backbone.name,
+            weights=_weights_name(plan),
+            embeddings=dict(trainer.embedding_dims),
+            parameters=sum(p.numel() for p in encoder.parameters()),
+        ),
+        extraction=Extraction(feature="neck", flip=settings.evaluation.flip),
+        seed=settings.seed,
+        reference=settings.reference,
+        pseudo_labels=[
+            EpochLabels(epoch=row["epoch"], stage=row["stage"], **row["labels"]) for row in history.rows if "labels" in row
+        ],
+        skipped_epochs=[row["epoch"] for row in history.rows if "skipped" in row],
+        cost=_cost(plan, trainer, clock),
+        environment=_environment(),
+        code=code_state(),
+        warnings=[*plan.selection.notes, *history.warnings],
+    )
+
+
+def _dataset_card(dataset: Dataset, history: History, plan: Plan) -> DatasetCard:
+    options = plan.settings.data if plan.settings.data_root is None else {}
+    return DatasetCard(
+        name=dataset.name,
+        fingerprint="-".join(part[:16] for part in history.dataset_fingerprints),
+        size=options.get("size"),
+        seed=options.get("seed"),
+        images_train=len(dataset.train),
+        images_test=len(dataset.test),
+        cameras=sorted({*map(int, dataset.train.camera), *map(int, dataset.test.camera)}),
+    )
+
+
+def _part_cards(plan: Plan) -> list[Part]:
+    return [
+        Part(
+            role=part.provider.role,
+            name=part.name,
+            plugin=part.plugin.name,
+            distribution=part.plugin.distribution,
+            version=part.plugin.version,
+            options=part.options.model_dump(mode="json"),
+        )
+        for part in plan.selection.parts
+    ]
+
+
+def _weights_name(plan: Plan) -> str:
+    options = plan.backbone.options.model_dump()
+    if options.get("weights"):
+        return Path(options["weights"]).name
+    return "pretrained" if options.get("pretrained") else "random"
+
+
+def _cost(plan: Plan, trainer: Trainer, clock: Clock) -> Cost:
+    recipe = plan.recipe
+    images = recipe.instances * (
+        recipe.visible_clusters * len(recipe.visible_views) + recipe.infrared_clusters * len(recipe.infrared_views)
+    )
+    groups = int(plan.settings.model.get("bn_groups", 1))
+    device = trainer.fabric.device
+    return Cost(
+        seconds=dict(clock.seconds),
+        total_seconds=sum(clock.seconds.values()),
+        peak_memory_mib=peak_memory_mib(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        world_size=trainer.fabric.world_size,
+        bn_batch=images // groups,
+        precision="bf16" if "bf16" in str(trainer.fabric.strategy.precision.precision) else "fp32",
+        threads=plan.settings.compute.threads,
+        train_images_per_s=clock.rate("training"),
+        extract_images_per_s=clock.rate("extraction") or clock.rate("test extraction"),
+    )
+
+
+def _environment() -> Environment:
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    python = sys.version.split()[0]
+    return Environment(python=python, torch=torch.__version__, platform=platform.platform(), packages=packages)
+
+
+def code_state() -> CodeState:
+    """Revision of the checkout the harness runs from, if it is one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return CodeState()
+    try:
+        revision = _git(root, "rev-parse", "HEAD").strip()
+        return CodeState(revision=revision, dirty=bool(_git(root, "status", "--porcelain").strip()))
+    except (OSError, subprocess.SubprocessError):
+        return CodeState()
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True).stdout

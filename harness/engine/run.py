@@ -1,0 +1,305 @@
+"""One run from plan to record: prepare, train every epoch, evaluate, write."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from harness.contracts import EpochContext, PseudoLabels, Setup, TrainIndex
+from harness.data.cache import ImageCache, build_cache
+from harness.data.datasets import Dataset
+from harness.data.manifest import Manifest
+from harness.data.places import cache_root
+from harness.engine.checkpoint import load_latest, save_checkpoint
+from harness.engine.compute import make_fabric
+from harness.engine.cost import Clock
+from harness.engine.extraction import ImageTransform, extract_features
+from harness.engine.folder import RunFolder, write_aside
+from harness.engine.input import ImageSource
+from harness.engine.objective import Working
+from harness.engine.plan import Plan, plan_run
+from harness.engine.randomness import derive_seed
+from harness.engine.reference import oracle_links, supervised_labels
+from harness.engine.report import History, label_quality, make_record
+from harness.engine.train import EpochReport, Parts, Trainer
+from harness.errors import DataError, RunError, WeightsError
+from harness.evaluation import Figures, TestSet, evaluate
+from harness.leaderboard.record import Record, write_record
+from harness.settings import to_toml
+
+__all__ = ["Show", "plan_run", "run_planned"]
+
+
+class Show(Protocol):
+    """What a run tells its user; :class:`harness.cli.show.Terminal` prints it."""
+
+    def started(self, plan: Plan, folder: Path, *, resumed_at: int | None) -> None: ...
+    def progress(self, what: str, done: int, total: int) -> None: ...
+    def step(self, report_epoch: int, epochs: int, step: int, steps: int) -> None: ...
+    def epoch(self, report: EpochReport, row: dict[str, Any], *, epochs: int, images_per_s: float) -> None: ...
+    def warned(self, message: str) -> None: ...
+    def finished(self, record: Record, folder: Path) -> None: ...
+
+
+@dataclass
+class _Run:
+    """Everything a run holds while it runs."""
+
+    plan: Plan
+    folder: RunFolder
+    show: Show
+    fabric: Fabric
+    dataset: Dataset
+    test_cache: ImageCache
+    trainer: Trainer
+    clock: Clock
+    transforms: list[ImageTransform]
+    history: History = field(default_factory=History)
+
+
+def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show) -> Record | None:
+    """Run the plan in ``out/NAME``. Returns its record; None if ``resume`` finds it finished already.
+
+    Raises HarnessError subclasses for everything a user can mend: settings, data, weights, plugins, the folder's state.
+    """
+    folder = RunFolder(out / str(plan.settings.name))
+    with folder.claimed():
+        if resume and folder.finished and not force:
+            show.warned(f"{folder.path} is finished already; left alone.")
+            return None
+        folder.require_fresh(resume=resume, force=force)
+        if folder.settings.exists():
+            _require_same_settings(folder, plan)
+        run = _prepare(plan, folder, show)
+        write_aside(folder.settings, to_toml(plan.settings))
+        done = _restore(run)
+        show.started(plan, folder.path, resumed_at=done or None)
+        for index in range(done, plan.recipe.epochs):
+            _epoch(run, index)
+        return _finish(run)
+
+
+def _require_same_settings(folder: RunFolder, plan: Plan) -> None:
+    before = folder.settings.read_text(encoding="utf-8")
+    now = to_toml(plan.settings)
+    if before == now:
+        return
+    changed = [new for new in now.splitlines() if new not in before.splitlines()][:3]
+    raise RunError(
+        f"{folder.path} was begun with other settings (now different: {'; '.join(changed) or 'some were removed'}). "
+        "Resume it with the settings it was begun with, or use --force to begin anew, or --name for another folder."
+    )
+
+
+def _prepare(plan: Plan, folder: RunFolder, show: Show) -> _Run:
+    settings = plan.settings
+    fabric = make_fabric(settings.compute)
+    clock = Clock()
+    with clock("data"):
+        dataset: Dataset = plan.dataset.make(settings.data_root, lambda d, t: show.progress("rendering", d, t))
+        encoder = plan.backbone.make(derive_seed(settings.seed, "encoder"))
+        _check_encoder(encoder, plan)
+        caches = [
+            _cache(manifest, encoder, resize=resize, show=show)
+            for manifest, resize in ((dataset.train, "bicubic"), (dataset.test, settings.evaluation.resize))
+        ]
+    train = TrainIndex(
+        torch.as_tensor(dataset.train.modality).to(fabric.device), torch.as_tensor(dataset.train.camera).to(fabric.device)
+    )
+    setup = Setup(train=train, dataset=settings.dataset, embedding_dims=dict(encoder.embedding_dims))
+    transforms = [chosen.make() for chosen in plan.selection.transforms]
+    trainer = Trainer(
+        fabric=fabric,
+        encoder=encoder,
+        parts=_parts(plan, setup),
+        recipe=plan.recipe,
+        source=ImageSource(caches[0].gather, transforms, train, fabric.device),
+        dataset=settings.dataset,
+        embedding_dims=setup.embedding_dims,
+        seed=settings.seed,
+        features=settings.features,
+        clock=clock,
+    )
+    _refer(trainer, plan, dataset.train.identity)
+    trainer.prepare(needs_teacher=any("teacher" in part.provider.needs for part in plan.selection.parts))
+    run = _Run(plan, folder, show, fabric, dataset, caches[1], trainer, clock, transforms)
+    run.history.dataset_fingerprints = (caches[0].fingerprint, caches[1].fingerprint)
+    return run
+
+
+def _check_encoder(encoder: nn.Module, plan: Plan) -> None:
+    for attribute in ("embedding_dims", "input_size"):
+        if not hasattr(encoder, attribute):
+            raise WeightsError(f"The encoder {plan.backbone.name!r} lacks the attribute {attribute!r}; see harness.models.")
+
+
+def _cache(manifest: Manifest, encoder: nn.Module, *, resize: Any, show: Show) -> ImageCache:
+    height, width = encoder.input_size  # type: ignore[misc]
+    return build_cache(
+        manifest,
+        size=(int(height), int(width)),
+        cache_dir=cache_root() / "images",
+        interpolation=resize,
+        progress=lambda done, total: show.progress("decoding", done, total),
+    )
+
+
+def _parts(plan: Plan, setup: Setup) -> Parts:
+    def made(chosen: Any) -> Working:
+        return Working(chosen, chosen.make(setup))
+
+    chosen = plan.selection
+    return Parts(
+        clusterer=made(chosen.clusterer),
+        refiners=tuple(map(made, chosen.refiners)),
+        memory=made(chosen.memory),
+        losses=tuple(map(made, chosen.losses)),
+    )
+
+
+def _refer(trainer: Trainer, plan: Plan, identity: np.ndarray) -> None:
+    """Put hidden identities in the labels' place, for reference rows only; parts still never see the identities."""
+    if plan.settings.reference == "supervised":
+        labels = supervised_labels(trainer.train, identity)
+
+        def supervised(context: EpochContext) -> PseudoLabels:
+            return labels
+
+        trainer.override_labels = supervised
+    elif plan.settings.reference == "oracle-association":
+        trainer.after_labels = lambda labels: oracle_links(labels, identity)
+
+
+def _restore(run: _Run) -> int:
+    """Epochs already done, after going back to the last good checkpoint."""
+    state, warnings = load_latest(run.folder.checkpoints)
+    for warning in warnings:
+        _warn(run, warning)
+    if state is None:
+        run.folder.write_metrics([])
+        return 0
+    run.trainer.restore(state["trainer"])
+    history = json.loads(state["history"])
+    fingerprints = tuple(history["dataset_fingerprints"])
+    if fingerprints != run.history.dataset_fingerprints:
+        raise DataError(
+            "The images on disk are not those this run was begun with (their fingerprint differs). Put the old "
+            "dataset back, or begin anew with --force."
+        )
+    kept = run.history.warnings
+    run.history = History.from_json(history)
+    run.history.warnings += kept
+    run.clock.restore(state["clock"])
+    run.folder.write_metrics(run.history.rows)
+    return int(state["epochs_done"])
+
+
+def _warn(run: _Run, message: str) -> None:
+    run.history.warnings.append(message)
+    run.show.warned(message)
+
+
+def _epoch(run: _Run, index: int) -> None:
+    epochs = run.plan.recipe.epochs
+    run.trainer.on_step = lambda step, steps: run.show.step(index, epochs, step, steps)
+    report = run.trainer.run_epoch(index)
+    row: dict[str, Any] = {
+        "epoch": index,
+        "stage": report.stage,
+        "learning_rate": report.learning_rate,
+        "losses": {name: round(value, 6) for name, value in sorted(report.losses.items())},
+    }
+    if report.labels is not None:
+        with run.clock("diagnostics"):
+            row["labels"] = label_quality(report.labels, run.dataset.train)
+    if report.skipped:
+        row["skipped"] = report.skipped
+        _warn(run, f"epoch {index + 1} skipped: {report.skipped}")
+    every = run.plan.settings.evaluation.every
+    if every and (index + 1) % every == 0 and index + 1 < epochs:
+        first = run.dataset.protocols[0]
+        figures = _evaluate(run, _test_features(run), protocols=1)[first.identifier]
+        row["evaluation"] = {"protocol": first.identifier, "rank1": figures.rank1, "mAP": figures.mAP}
+    run.history.rows.append(row)
+    state = {
+        "epochs_done": index + 1,
+        "trainer": run.trainer.state(),
+        "history": json.dumps(run.history.to_json()),
+        "clock": run.clock.state(),
+    }
+    with run.clock("checkpoint"):
+        save_checkpoint(run.folder.checkpoints, index + 1, state)
+        run.folder.append_metrics(row)
+    run.show.epoch(report, row, epochs=epochs, images_per_s=run.clock.rate("training"))
+
+
+def _test_features(run: _Run) -> dict[str, Tensor]:
+    with run.clock("test extraction", images=len(run.dataset.test)):
+        return extract_features(
+            run.trainer.evaluated_encoder(),
+            run.test_cache.gather,
+            modality=torch.as_tensor(run.dataset.test.modality),
+            transforms=run.transforms,
+            device=run.fabric.device,
+            batch=run.plan.settings.features.batch,
+            flip=run.plan.settings.evaluation.flip,
+            renorm=True,
+        )
+
+
+def _retrieval(features: dict[str, Tensor]) -> Tensor:
+    """The embedding that is ranked: "main" (an encoder with several embeddings makes it of them)."""
+    return features["main"]
+
+
+def _evaluate(run: _Run, features: dict[str, Tensor], *, protocols: int | None = None) -> dict[str, Figures]:
+    test = run.dataset.test
+    names = [Path(path).name for path in test.paths]
+    with run.clock("evaluation"):
+        test_set = TestSet.from_names(test.identity, test.camera, names=names)
+        unit = _retrieval(features).double().cpu()
+        return {
+            protocol.identifier: evaluate(unit, test_set, protocol, trials=run.plan.settings.evaluation.trials).figures()
+            for protocol in run.dataset.protocols[:protocols]
+        }
+
+
+def _finish(run: _Run) -> Record:
+    features = _test_features(run)
+    figures = _evaluate(run, features)
+    record = make_record(run.plan, run.dataset, run.trainer, run.clock, run.history, figures)
+    test = run.dataset.test
+    tensors = {
+        "features": _retrieval(features).float().cpu().contiguous(),
+        "identity": torch.as_tensor(test.identity),
+        "camera": torch.as_tensor(test.camera),
+    }
+    _save(run.folder.embeddings, tensors, {"paths": json.dumps(list(test.paths)), "protocol": record.primary_protocol})
+    weights = {name: t.detach().cpu().contiguous() for name, t in _plain_state(run.trainer.evaluated_encoder()).items()}
+    _save(run.folder.weights, weights, {"backbone": run.plan.backbone.name})
+    write_record(run.folder.record, record)
+    run.show.finished(record, run.folder.path)
+    return record
+
+
+def _plain_state(encoder: nn.Module) -> dict[str, Tensor]:
+    return getattr(encoder, "module", encoder).state_dict()
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        save_file(tensors, aside, metadata=metadata)
+    except (OSError, RuntimeError) as error:
+        aside.unlink(missing_ok=True)
+        raise RunError(f"Cannot write {path}: {error}. The checkpoint is kept: free some space and use --resume.") from error
+    os.replace(aside, path)

@@ -1,0 +1,351 @@
+"""The training loop, top to bottom: features, labels, banks, batches, losses, step, update; then evaluate and save."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.sgd import SGD
+
+from harness.contracts import (
+    Clusterer,
+    Embeddings,
+    EpochContext,
+    LabelRefiner,
+    Memory,
+    PseudoLabels,
+    TrainIndex,
+)
+from harness.engine.cost import Clock
+from harness.engine.epoch import Epoch, Extract, FeatureStore
+from harness.engine.extraction import extract_features
+from harness.engine.input import DrawStream, ImageSource
+from harness.engine.objective import Working, objective
+from harness.engine.randomness import derive_seed
+from harness.engine.teacher import make_teacher, update_teacher
+from harness.errors import ContractError, HarnessError, TrainingError
+from harness.recipe import Recipe
+from harness.settings import FeatureSettings
+
+MOST_EPOCHS_WITHOUT_CLUSTERS = 3
+
+
+@dataclass
+class Parts:
+    """The parts of a run, made."""
+
+    clusterer: Working
+    refiners: tuple[Working, ...]
+    memory: Working
+    losses: tuple[Working, ...]
+
+    def __iter__(self) -> Any:
+        return iter((self.clusterer, *self.refiners, self.memory, *self.losses))
+
+
+@dataclass
+class EpochReport:
+    """What happened in one epoch. ``skipped``: why nothing was trained, if so."""
+
+    epoch: int
+    stage: str
+    learning_rate: float
+    losses: dict[str, float] = field(default_factory=dict)
+    labels: PseudoLabels | None = None
+    skipped: str | None = None
+
+
+@dataclass
+class Trainer:
+    """Trains one encoder with one set of parts. ``after_labels`` may replace the labels (reference rows)."""
+
+    fabric: Fabric
+    encoder: nn.Module
+    parts: Parts
+    recipe: Recipe
+    source: ImageSource
+    dataset: str
+    embedding_dims: Mapping[str, int]
+    seed: int
+    features: FeatureSettings
+    clock: Clock
+    teacher: Any = None
+    optimiser: Optimizer | None = None
+    epochs_without_clusters: int = 0
+    override_labels: Callable[[EpochContext], PseudoLabels] | None = None
+    after_labels: Callable[[PseudoLabels], PseudoLabels] | None = None
+    on_step: Callable[[int, int], None] = lambda step, steps: None
+
+    @property
+    def train(self) -> TrainIndex:
+        """The training images as parts know them."""
+        return self.source.train
+
+    def evaluated_encoder(self) -> nn.Module:
+        """The encoder whose figures are reported."""
+        return self.teacher.module if self.recipe.evaluate_encoder == "teacher" and self.teacher else self.encoder
+
+    def run_epoch(self, index: int) -> EpochReport:
+        """One epoch: cluster, refine, build, train. Raises TrainingError when training cannot go on."""
+        torch.manual_seed(derive_seed(self.seed, "torch", index))
+        stage_number, epoch_in_stage = self.recipe.at(index)
+        stage = self.recipe.stages[stage_number]
+        if epoch_in_stage == 0 or self.optimiser is None:
+            self.optimiser = self._new_optimiser()
+        context = self._context(index, stage_number, epoch_in_stage)
+        report = EpochReport(index, stage.name, self._rate(index, 0))
+        report.labels = labels = self._labels(context)
+        streams = self._streams(labels, index)
+        if not streams:
+            return self._skip(report)
+        self.epochs_without_clusters = 0
+        with self.clock("memory"), blame(self.parts.memory):
+            self._memory.build(context.bound_to(self.parts.memory.chosen.name), labels)
+        context.store.close()
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.fabric.device))
+        counts: dict[str, int] = defaultdict(int)
+        for iteration in range(stage.iterations):
+            self._set_rate(self._rate(index, iteration))
+            for name, value in self._iteration(streams, context).items():
+                sums[name] += value
+                counts[name] += 1
+            self.on_step(iteration + 1, stage.iterations)
+        report.losses = {name: float(total) / counts[name] for name, total in sums.items()}
+        return report
+
+    @property
+    def _memory(self) -> Memory:
+        return self.parts.memory.part  # type: ignore[return-value]
+
+    def _context(self, index: int, stage_number: int, epoch_in_stage: int) -> Epoch:
+        stage = self.recipe.stages[stage_number]
+        encoders: dict[str, nn.Module] = {"online": self.encoder}
+        if self.teacher is not None:
+            encoders["teacher"] = self.teacher.module
+        return Epoch(
+            index=index,
+            epochs=self.recipe.epochs,
+            stage=stage.name,
+            stage_number=stage_number,
+            stages=len(self.recipe.stages),
+            epoch=epoch_in_stage,
+            stage_epochs=stage.epochs,
+            cross=stage.cross,
+            dataset=self.dataset,
+            train=self.train,
+            seed=self.seed,
+            store=FeatureStore(self._extract(encoders), encoders=tuple(encoders)),
+        )
+
+    def _extract(self, encoders: Mapping[str, nn.Module]) -> Extract:
+        return make_extract(
+            encoders, self.source, settings=self.features, clock=self.clock, device=self.fabric.device
+        )
+
+    def _labels(self, context: Epoch) -> PseudoLabels:
+        if self.override_labels is not None:
+            return self.override_labels(context)
+        with self.clock("clustering"), blame(self.parts.clusterer):
+            clusterer: Clusterer = self.parts.clusterer.part  # type: ignore[assignment]
+            labels = _checked(clusterer.cluster(context.bound_to(self.parts.clusterer.chosen.name)))
+        for refiner in self.parts.refiners:
+            with self.clock("refinement"), blame(refiner):
+                part: LabelRefiner = refiner.part  # type: ignore[assignment]
+                labels = _checked(part.refine(context.bound_to(refiner.chosen.name), labels))
+        return self.after_labels(labels) if self.after_labels and context.cross else labels
+
+    def _streams(self, labels: PseudoLabels, index: int) -> list[DrawStream]:
+        streams = [
+            DrawStream(
+                self.source,
+                labels,
+                draw=draw,
+                recipe=self.recipe,
+                seed=self.seed,
+                epoch=index,
+                iterations=self.recipe.stages[self.recipe.at(index)[0]].iterations,
+            )
+            for draw in labels.draws
+        ]
+        return [stream for stream in streams if stream]
+
+    def _skip(self, report: EpochReport) -> EpochReport:
+        self.epochs_without_clusters += 1
+        report.skipped = "every image is an outlier: no cluster to train on"
+        if self.epochs_without_clusters >= MOST_EPOCHS_WITHOUT_CLUSTERS:
+            raise TrainingError(
+                f"In {self.epochs_without_clusters} epochs in a row every image was an outlier, so there was nothing to "
+                "train on. The encoder is kept. Try a larger eps or fewer min_samples "
+                f"(--set {self.parts.clusterer.chosen.name}.eps=0.7), or pre-trained weights."
+            )
+        return report
+
+    def _iteration(self, streams: list[DrawStream], context: Epoch) -> dict[str, Tensor]:
+        total: Tensor | None = None
+        values: dict[str, Tensor] = {}
+        taken = []
+        for stream in streams:
+            with self.clock("input"):
+                batch, images = stream.next()
+            with self.clock("training", images=len(batch)):
+                embeddings = Embeddings(self.encoder(images, batch.modality))
+                loss, terms = objective(self.parts.losses, batch, embeddings, self._memory, context)
+                values.update(terms)
+                taken.append((batch, embeddings))
+                if loss is not None:
+                    total = loss if total is None else total + loss
+                if self.recipe.step == "draw":
+                    self._step(total)
+                    self._update(taken)
+                    total, taken = None, []
+        if taken:
+            with self.clock("training"):
+                self._step(total)
+                self._update(taken)
+        return values
+
+    def _step(self, loss: Tensor | None) -> None:
+        if loss is None or self.optimiser is None:
+            return
+        self.optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimiser.step()
+        if self.teacher is not None:
+            update_teacher(self.teacher, self.encoder)
+
+    def _update(self, taken: list[tuple[Any, Embeddings]]) -> None:
+        with torch.no_grad(), self.clock("memory"), blame(self.parts.memory):
+            for batch, embeddings in taken:
+                self._memory.update(batch, embeddings.detach())
+
+    def _new_optimiser(self) -> Optimizer:
+        trained = [p for p in self.encoder.parameters() if p.requires_grad]
+        rate, decay = self.recipe.learning_rate, self.recipe.weight_decay
+        optimiser: Optimizer
+        if self.recipe.optimiser == "adam":
+            optimiser = Adam(trained, lr=rate, weight_decay=decay)
+        else:
+            optimiser = SGD(trained, lr=rate, weight_decay=decay, momentum=0.9)
+        return self.fabric.setup_optimizers(optimiser)  # type: ignore[return-value]
+
+    def _set_rate(self, rate: float) -> None:
+        if self.optimiser is not None:
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+
+    def _rate(self, index: int, iteration: int) -> float:
+        return learning_rate(self.recipe, index, iteration)
+
+    def prepare(self, *, needs_teacher: bool) -> None:
+        """Set up the encoder on the device, and the teacher if a part or the recipe wants one."""
+        self.encoder = self.fabric.setup_module(self.encoder)
+        self.encoder.train()
+        if needs_teacher or self.recipe.evaluate_encoder == "teacher":
+            self.teacher = make_teacher(self.encoder, decay=self.recipe.teacher_decay)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on: everything else is a function of the seed and the epoch's number."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "optimiser": self.optimiser.state_dict() if self.optimiser else None,
+            "teacher": self.teacher.state_dict() if self.teacher is not None else None,
+            "parts": {working.chosen.name: working.part.state_dict() for working in self.parts},  # type: ignore[attr-defined]
+            "epochs_without_clusters": self.epochs_without_clusters,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.encoder.load_state_dict(state["encoder"])
+        if state["optimiser"] is not None:
+            self.optimiser = self._new_optimiser()
+            self.optimiser.load_state_dict(state["optimiser"])
+        if state["teacher"] is not None and self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
+        for working in self.parts:
+            working.part.load_state_dict(state["parts"].get(working.chosen.name, {}))
+        self.epochs_without_clusters = state["epochs_without_clusters"]
+
+
+def make_extract(
+    encoders: Mapping[str, nn.Module],
+    source: ImageSource,
+    *,
+    settings: FeatureSettings,
+    clock: Clock,
+    device: torch.device,
+) -> Extract:
+    """The function by which an epoch extracts features; it reaches encoders and pixels, and nothing else of the run."""
+    train = source.train
+    plain: dict[str, dict[str, Tensor]] = {}
+
+    def extract(encoder: str, view: str) -> dict[str, Tensor]:
+        if view != "plain" and encoder not in plain:
+            extract(encoder, "plain")
+        rows = None if view == "plain" else torch.nonzero(train.visible).squeeze(1)
+        with clock("extraction", images=len(train) if rows is None else len(rows)):
+            found = extract_features(
+                encoders[encoder],
+                source.gather,
+                modality=train.modality,
+                transforms=source.transforms,
+                device=device,
+                batch=settings.batch,
+                flip=True,
+                renorm=settings.flip_mean_renorm,
+                view=view,
+                rows=rows,
+            )
+        if view == "plain":
+            plain[encoder] = found
+            return found
+        infrared = train.infrared[:, None]
+        return {name: torch.where(infrared, plain[encoder][name], found[name]) for name in found}
+
+    return extract
+
+
+def learning_rate(recipe: Recipe, index: int, iteration: int) -> float:
+    """The learning rate of one iteration: schedule of the stage (step) or of the run (cosine), times the warm-up."""
+    number, epoch_in_stage = recipe.at(index)
+    stage = recipe.stages[number]
+    rate = stage.learning_rate or recipe.learning_rate
+    before = sum(s.epochs * s.iterations for s in recipe.stages[:number])
+    step = before + epoch_in_stage * stage.iterations + iteration
+    if recipe.schedule == "step":
+        rate *= recipe.step_factor ** (epoch_in_stage // recipe.step_epochs)
+    elif recipe.schedule == "cosine":
+        steps = sum(s.epochs * s.iterations for s in recipe.stages)
+        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
+    return rate * min(1.0, (step + 1) / recipe.warm_up_steps) if recipe.warm_up_steps else rate
+
+
+def _checked(labels: object) -> PseudoLabels:
+    if not isinstance(labels, PseudoLabels):
+        raise ContractError(f"expected harness.PseudoLabels; got {type(labels).__name__}.")
+    return labels
+
+
+class blame:  # noqa: N801 - reads as a word in `with`
+    """Names the part at fault in errors that arise inside the block. Harness errors keep their class."""
+
+    def __init__(self, working: Working) -> None:
+        self.working = working
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ContractError):
+            raise ContractError(f"The {self.working.label} broke its contract: {error}") from error
+        if isinstance(error, HarnessError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, torch.OutOfMemoryError):
+            return
+        raise ContractError(f"The {self.working.label} failed: {type(error).__name__}: {error}") from error

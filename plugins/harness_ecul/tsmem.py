@@ -1,0 +1,65 @@
+"""TSMem: two-step memory updating (ECUL; ecul.md 3.3, a reconstruction).
+
+| | step 1 | step 2 |
+| --- | --- | --- |
+| start of an epoch | a random member of each cluster | the mean of each cluster |
+| after a batch | a random query of each cluster replaces its prototype | momentum, queries in random order |
+| when | intra-modality stages | stages with cross-modality evidence |
+
+Our own addition: a recipe with one stage has no phases; there, the first half of its epochs is step 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.contracts import EpochContext, Partition, PseudoLabels
+from harness.memory_updates import momentum_update, random_replacement
+from harness_baseline.memory import PrototypeMemory
+from harness_ecul import TsmemOptions
+
+
+class TwoStepMemory(PrototypeMemory):
+    """A bank of every partition, under the rules of the step that the epoch is in."""
+
+    options: TsmemOptions
+
+    def begin(self, epoch: EpochContext, labels: PseudoLabels) -> None:
+        self.step = step_of(epoch, self.options.switch)
+        self._seed = int(epoch.rng.integers(2**62))
+        self._generator = torch.Generator().manual_seed(self._seed)
+
+    def prototypes(self, features_ND: Tensor, partition: Partition) -> Tensor:
+        init = self.options.step1_init if self.step == 1 else self.options.step2_init
+        if init == "mean":
+            return super().prototypes(features_ND, partition)
+        # One seed for all embeddings: a prototype is the same image in each.
+        members = random_members(partition, np.random.default_rng(self._seed))
+        return features_ND[members]
+
+    def updated(self, vectors_KD: Tensor, queries_BD: Tensor, labels_B: Tensor) -> Tensor:
+        if self.step == 1:
+            return random_replacement(vectors_KD, queries_BD, labels_B, generator=self._generator)
+        order = torch.randperm(labels_B.numel(), generator=self._generator).to(labels_B.device)
+        return momentum_update(vectors_KD, queries_BD[order], labels_B[order], momentum=self.options.step2_momentum)
+
+
+def step_of(epoch: EpochContext, switch: str | int) -> int:
+    """1 or 2: the step that an epoch is in, see :class:`harness_ecul.TsmemOptions`."""
+    if switch == "phase":
+        late = epoch.cross if epoch.stages > 1 else 2 * epoch.epoch >= epoch.stage_epochs
+    else:
+        late = (epoch.cross or epoch.stages == 1) and epoch.epoch >= int(switch)
+    return 2 if late else 1
+
+
+def random_members(partition: Partition, rng: np.random.Generator) -> Tensor:
+    """One image of each cluster, every member with the same chance: rows, int64 [K]."""
+    order = torch.from_numpy(rng.permutation(partition.labels.numel())).to(partition.labels.device)
+    shuffled = partition.labels[order]
+    position = torch.full((partition.num_clusters,), len(order), dtype=torch.int64, device=order.device)
+    chosen = torch.nonzero(shuffled >= 0).squeeze(1)
+    position.scatter_reduce_(0, shuffled[chosen], chosen, reduce="amin")
+    return order[position]

@@ -1,0 +1,138 @@
+"""A record is written whole or not at all, reads back equal, and says clearly what is wrong with a bad one."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from harness.errors import RunError
+from harness.leaderboard import figures_digest, read_record, settings_digest, write_record
+
+
+def test_a_record_reads_back_equal(tmp_path, make_record):
+    record = make_record()
+    write_record(tmp_path / "run" / "record.json", record)
+    assert read_record(tmp_path / "run" / "record.json") == record
+
+
+def test_writing_what_was_read_gives_the_same_bytes(tmp_path, make_record):
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    write_record(first, make_record())
+    write_record(second, read_record(first))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().endswith(b"}\n")
+
+
+def test_keys_are_sorted_whatever_order_they_came_in(tmp_path, make_record):
+    write_record(tmp_path / "a.json", make_record(recipe={"a": 1, "b": {"x": 1, "y": 2}}))
+    write_record(tmp_path / "b.json", make_record(recipe={"b": {"y": 2, "x": 1}, "a": 1}))
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_figures_are_rounded_and_settings_are_not(tmp_path, make_record):
+    write_record(tmp_path / "record.json", make_record(rank1=1 / 3))
+    content = json.loads((tmp_path / "record.json").read_text())
+    assert content["protocols"]["rendered/all/single/S/v1"]["rank1"] == 0.33333333
+    assert content["recipe"]["weight_decay"] == 1e-9
+    assert content["created"] == "2026-01-02T03:04:05Z"
+
+
+def test_a_write_that_fails_leaves_the_old_record_and_no_temporary_file(tmp_path, make_record, monkeypatch):
+    path = tmp_path / "record.json"
+    write_record(path, make_record())
+    before = path.read_bytes()
+
+    def refuse(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="disk full"):
+        write_record(path, make_record(rank1=0.5))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
+def test_a_setting_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path, make_record, value):
+    with pytest.raises(RunError, match="cannot be written as JSON"):
+        write_record(tmp_path / "record.json", make_record(recipe={"temperature": value}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_figures_digest_ignores_times_names_and_machines(make_record):
+    record = make_record()
+    elsewhere = make_record(
+        name="other",
+        cost=record.cost.model_copy(update={"total_seconds": 999.0, "device": "gpu"}),
+        environment=record.environment.model_copy(update={"platform": "Darwin"}),
+    )
+    assert figures_digest(elsewhere) == figures_digest(record)
+
+
+def test_the_figures_digest_sees_figures_and_pseudo_labels(make_record):
+    record = make_record()
+    others = [make_record(rank1=0.26), make_record(pseudo_labels=[]), make_record(skipped_epochs=[3])]
+    assert all(figures_digest(other) != figures_digest(record) for other in others)
+
+
+def test_the_settings_digest_joins_seeds_and_separates_settings(make_record):
+    record = make_record()
+    assert settings_digest(make_record(seed=1, rank1=0.4)) == settings_digest(record)
+    other_part = [record.parts[0].model_copy(update={"options": {"step2_momentum": 0.3}})]
+    for change in ({"recipe": {"epochs": 3}}, {"parts": other_part}, {"selection": "oracle"}):
+        assert settings_digest(make_record(**change)) != settings_digest(record)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"unknown": 1},
+        {"primary_protocol": "x"},
+        {"selection": "best"},
+        {"protocols": {}},
+        {"created": "2026-01-01T00:00:00"},
+    ],
+)
+def test_a_record_that_makes_no_sense_cannot_be_built(make_record, changes):
+    with pytest.raises(ValidationError):
+        make_record(**changes)
+
+
+def _damage(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.update(extra=1), "not valid at extra"),
+        (lambda content: content["cost"].pop("device"), r"not valid at cost\.device: Field required"),
+        (lambda content: content.update(schema_version=99), "schema version 99.*reads version 1"),
+        (lambda content: content.pop("schema_version"), "schema version None"),
+        (lambda content: content.update(primary_protocol="x"), "'x' is not among"),
+    ],
+)
+def test_a_damaged_record_is_described_in_one_sentence(tmp_path, make_record, change, message):
+    path = tmp_path / "record.json"
+    write_record(path, make_record())
+    _damage(path, change)
+    with pytest.raises(RunError, match=message) as caught:
+        read_record(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b"3"])
+def test_a_file_that_is_no_record_is_named(tmp_path, content):
+    (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"record\.json"):
+        read_record(tmp_path / "record.json")
+
+
+def test_a_missing_record_is_named(tmp_path):
+    with pytest.raises(RunError, match="no run record"):
+        read_record(tmp_path / "record.json")

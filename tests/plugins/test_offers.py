@@ -1,0 +1,109 @@
+"""What the in-tree plugins offer, asked the way the core asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from harness_baseline import Baseline, Pgm
+from harness_chcr import Chc, Chcr, Ipr
+from harness_ecul import Tsmem
+
+from harness import Recipe
+from harness.plugins import Catalogue, load, select
+
+PLUGINS = {"baseline": Baseline, "pgm": Pgm, "chcr": Chcr, "chc": Chc, "ipr": Ipr, "tsmem": Tsmem}
+OFFERS = {
+    "baseline": {"modality-dbscan", "cluster-memory", "contrast"},
+    "pgm": {"pgm", "contrast", "cross-contrast"},
+    "chcr": {"tone", "chc", "ipr", "joint-memory", "contrast", "modality-contrast"},
+    "chc": {"chc"},
+    "ipr": {"ipr"},
+    "tsmem": {"tsmem"},
+}
+DATASETS = ("sysu-mm01", "regdb", "rendered")
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    return Catalogue([], extra=PLUGINS)
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_plugin_registers_and_offers_its_parts(name: str) -> None:
+    plugin = load(name, PLUGINS[name])
+    assert plugin.problem is None
+    assert plugin.card is not None and plugin.card.summary and plugin.card.paper is not None
+    assert {provider.name for provider in plugin.providers} == OFFERS[name]
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+@pytest.mark.parametrize("dataset", (*DATASETS, "something-else"))
+def test_every_option_is_described_and_every_preset_is_valid(name: str, dataset: str) -> None:
+    for provider in load(name, PLUGINS[name]).providers:
+        provider.resolve_options(dataset, {})
+        assert set(provider.presets) <= set(DATASETS)
+        assert all(field.description for field in provider.options.model_fields.values())
+        assert callable(provider.load())
+
+
+def test_importing_the_plugins_leaves_torch_alone() -> None:
+    code = (
+        "import sys, harness_baseline as b, harness_chcr as c, harness_ecul as e\n"
+        "from harness.plugins import load\n"
+        "for p in (b.Baseline, b.Pgm, c.Chcr, c.Chc, c.Ipr, e.Tsmem): load(p.__name__, p).recipe('rendered')\n"
+        "heavy = {'torch', 'faiss', 'sklearn', 'scipy', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tsmem_takes_the_memory_slot_of_chcr(catalogue: Catalogue) -> None:
+    chosen = select(catalogue, ["chcr", "tsmem"], dataset="rendered", options={"tsmem": {"step2_momentum": 0.2}})
+    assert chosen.memory.name == "tsmem"
+    assert chosen.memory.options.step2_momentum == 0.2
+    assert [loss.name for loss in chosen.losses] == ["contrast", "modality-contrast"]
+    assert [transform.name for transform in chosen.transforms] == ["tone"]
+
+
+def test_contrast_is_one_loss_however_many_plugins_offer_it(catalogue: Catalogue) -> None:
+    chosen = select(catalogue, ["baseline", "pgm", "chcr"], dataset="regdb", clusterer="chc", memory="joint-memory")
+    assert [loss.name for loss in chosen.losses] == ["contrast", "cross-contrast", "modality-contrast"]
+
+
+def _recipe(name: str, dataset: str) -> Recipe:
+    recipe = load(name, PLUGINS[name]).recipe(dataset)
+    assert recipe is not None
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "stages"),
+    [
+        ("baseline", "sysu-mm01", [(50, 200, False)]),
+        ("baseline", "regdb", [(50, 100, False)]),
+        ("baseline", "rendered", [(12, 20, False)]),
+        ("pgm", "sysu-mm01", [(50, 200, False), (50, 200, True)]),
+        ("pgm", "regdb", [(30, 100, False), (30, 100, True)]),
+        ("pgm", "rendered", [(2, 20, False), (10, 20, True)]),
+        ("chcr", "sysu-mm01", [(60, 400, True)]),
+        ("chcr", "regdb", [(60, 400, True)]),
+        ("chcr", "rendered", [(12, 20, True)]),
+    ],
+)
+def test_recipe_has_the_stages_of_the_spec(name: str, dataset: str, stages: list[tuple[int, int, bool]]) -> None:
+    recipe = _recipe(name, dataset)
+    assert [(stage.epochs, stage.iterations, stage.cross) for stage in recipe.stages] == stages
+
+
+def test_batches_of_the_recipes_have_the_published_sizes() -> None:
+    baseline, chcr = _recipe("baseline", "sysu-mm01"), _recipe("chcr", "sysu-mm01")
+    assert (baseline.visible_clusters * baseline.instances, baseline.infrared_clusters * baseline.instances) == (
+        128,
+        256,
+    )
+    assert (chcr.visible_clusters * chcr.instances, chcr.infrared_clusters * chcr.instances) == (64, 64)
+    assert _recipe("pgm", "regdb").step_epochs == 10
+    assert _recipe("pgm", "sysu-mm01").step_epochs == 20
