@@ -1,7 +1,7 @@
 """Association of visible clusters with infrared clusters.
 
-Maps are int64 tensors: entry k is the partner of cluster k in the other modality, −1 = none. Shape letters: K visible clusters,
-L infrared clusters, N visible and M infrared images, D feature size, B images of a block.
+Maps are int64 tensors: entry k is the partner of cluster k in the other modality, −1 = none. Shape letters: K
+visible clusters, L infrared clusters, N visible and M infrared images, D feature size, B images of a block.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ def progressive_graph_matching(visible_KD: Tensor, infrared_LD: Tensor) -> tuple
 
     ``visible_KD`` and ``infrared_LD`` are cluster centroids, float, of any length.
 
-    The first pass matches one to one and sets both maps. While clusters of the more numerous modality have no partner, a
-    further pass assigns them to all clusters of the other modality, so that several may share one; further passes leave
-    the other modality's map alone.
+    The first pass matches one to one and sets both maps. While clusters of the more numerous modality have no
+    partner, a further pass assigns them to all clusters of the other modality, so that several may share one;
+    further passes leave the other modality's map alone.
 
-    Returns (visible to infrared [K], infrared to visible [L]) on the device of ``visible_KD``. All clusters of both modalities
-    have a partner, unless one modality has no cluster at all.
+    Returns (visible to infrared [K], infrared to visible [L]) on the device of ``visible_KD``. All clusters
+    of both modalities have a partner, unless one modality has no cluster at all.
 
-    Source: PGM (CVPR 2023); baseline.md 5.2. Deviates from the released code where that fails: more than twice as many
-    clusters in one modality than in the other (unmapped clusters), or fewer visible than infrared clusters (no map).
+    Source: PGM (CVPR 2023); baseline.md 5.2. Deviates from the released code where that fails: more than
+    twice as many clusters in one modality than in the other (unmapped clusters), or fewer visible than
+    infrared clusters (no map).
 
     Raises ``HarnessError`` for centroids that do not fit together or are not finite.
     """
@@ -92,10 +93,11 @@ def greedy_vote_matching(
 ) -> list[tuple[int, int]]:
     """One-to-one partners by votes of similar image pairs.
 
-    ``visible_ND``, ``infrared_MD`` float features; ``visible_labels_N``, ``infrared_labels_M`` int64, −1 = outlier (no vote).
-    Every pair with an inner product of at least ``threshold`` votes for its pair of clusters. Cluster pairs are walked by
-    votes, most first (ties: the larger best similarity, then the lower labels), and accepted if both are still free.
-    ``block``: visible images whose similarities to all infrared images are held at once.
+    ``visible_ND``, ``infrared_MD`` float features; ``visible_labels_N``, ``infrared_labels_M`` int64, −1 =
+    outlier (no vote). Every pair with an inner product of at least ``threshold`` votes for its pair of
+    clusters. Cluster pairs are walked by votes, most first (ties: the larger best similarity, then the lower
+    labels), and accepted if both are still free. ``block``: visible images whose similarities to all infrared
+    images are held at once.
 
     Returns the accepted (visible cluster, infrared cluster), in the order of acceptance.
     Source: ADCA's cross-modality memory aggregation (ACM MM 2022); baseline.md 5.1.
@@ -165,8 +167,8 @@ def _cosines(visible_KD: Tensor, infrared_LD: Tensor) -> Tensor:
 def _check_pair(visible: Tensor, infrared: Tensor) -> None:
     if visible.ndim != 2 or infrared.ndim != 2 or visible.shape[1] != infrared.shape[1]:
         raise HarnessError(
-            f"Visible rows {tuple(visible.shape)} and infrared rows {tuple(infrared.shape)} were given to be matched; two "
-            "matrices of equal width were expected."
+            f"Visible rows {tuple(visible.shape)} and infrared rows {tuple(infrared.shape)} were given to be "
+            "matched; two matrices of equal width were expected."
         )
     for name, rows in (("visible", visible), ("infrared", infrared)):
         finite = rows.isfinite().all(dim=1)

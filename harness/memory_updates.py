@@ -1,7 +1,8 @@
 """How cluster memories change after a step: pure functions from a bank to the next bank.
 
-Shape letters: K rows of the bank, B queries of the batch, D feature size. Banks and queries have unit rows; labels are int64,
-−1 = write nothing. Nothing is modified in place and no gradient flows, except in ``ReleasedSimilarity``, whose purpose it is.
+Shape letters: K rows of the bank, B queries of the batch, D feature size. Banks and queries have unit rows;
+labels are int64, −1 = write nothing. Nothing is modified in place and no gradient flows, except in
+``ReleasedSimilarity``, whose purpose it is.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from harness.errors import HarnessError
 def momentum_update(bank_KD: Tensor, queries_BD: Tensor, labels_B: Tensor, *, momentum: float) -> Tensor:
     """Every query in batch order: its cluster's row ← unit( momentum · row + (1 − momentum) · query ).
 
-    The order matters: with a small momentum the last query of a cluster dominates. Returns the new bank [K, D].
-    Source: Cluster-Contrast's mean mode (baseline.md 4.3). Raises ``HarnessError`` for inputs that do not fit together.
+    The order matters: with a small momentum the last query of a cluster dominates. Returns the new bank [K,
+    D]. Source: Cluster-Contrast's mean mode (baseline.md 4.3). Raises ``HarnessError`` for inputs that do not
+    fit together.
     """
     queries, labels = _written(bank_KD, queries_BD, labels_B)
     bank = bank_KD.clone()
@@ -56,9 +58,9 @@ def hybrid_update(
 ) -> tuple[Tensor, Tensor]:
     """One momentum step per cluster: the centroid row with the mean query, the hard row with the hardest query.
 
-    The hardest is the query least similar to the centroid row as it was before (ties: the first in the batch); the mean is
-    not normalised. Returns the new (centroid bank, hard bank). Source: PCLHD (NeurIPS 2024), released code; pclhd.md 3.5.
-    Raises ``HarnessError`` for inputs that do not fit together.
+    The hardest is the query least similar to the centroid row as it was before (ties: the first in the
+    batch); the mean is not normalised. Returns the new (centroid bank, hard bank). Source: PCLHD (NeurIPS
+    2024), released code; pclhd.md 3.5. Raises ``HarnessError`` for inputs that do not fit together.
     """
     queries, labels = _written(centroid_bank_KD, queries_BD, labels_B)
     if hard_bank_KD.shape != centroid_bank_KD.shape:
@@ -96,13 +98,14 @@ BankUpdate = Callable[[Tensor, Tensor, Tensor], Tensor]
 class ReleasedSimilarity:
     """Similarities to a bank that changes during the backward pass, as released cluster memories do.
 
-    The forward pass gives queries · bankᵀ. The backward pass forms the gradient with the bank *as it is at that moment* and then
-    writes ``update(bank, queries, labels)`` into it. Where two loss terms share a bank, autograd runs the later-created
-    term first, so the earlier one's gradient is formed with a bank that its forward pass did not see. For gradients with a
-    constant bank use ``queries @ bank.T`` and apply the update after the step.
+    The forward pass gives queries · bankᵀ. The backward pass forms the gradient with the bank *as it is at
+    that moment* and then writes ``update(bank, queries, labels)`` into it. Where two loss terms share a bank,
+    autograd runs the later-created term first, so the earlier one's gradient is formed with a bank that its
+    forward pass did not see. For gradients with a constant bank use ``queries @ bank.T`` and apply the update
+    after the step.
 
-    ``bank`` is modified in place, once per call whose result takes part in a backward pass and whose queries need a
-    gradient. Source: baseline.md 4.3, pclhd.md 3.6.
+    ``bank`` is modified in place, once per call whose result takes part in a backward pass and whose queries
+    need a gradient. Source: baseline.md 4.3, pclhd.md 3.6.
 
         similarity = ReleasedSimilarity(bank, update=partial(momentum_update, momentum=0.2))
         loss = cross_entropy(similarity(queries, labels) / temperature, labels)

@@ -70,14 +70,26 @@ class Recipe(_Frozen):
         raise IndexError(epoch)
 
     def shortened(self, *, epochs: int | None = None, iterations: int | None = None) -> Recipe:
-        """The same recipe with ``epochs`` in all, shared among the stages in proportion, and ``iterations`` per epoch."""
+        """The same recipe with ``epochs`` in all and ``iterations`` per epoch.
+
+        Stages share the epochs in proportion, each keeping at least one if there are enough.
+        """
         stages = list(self.stages)
         if epochs is not None:
-            ends = [
-                round(epochs * sum(s.epochs for s in stages[: n + 1]) / max(1, self.epochs)) for n in range(len(stages))
-            ]
-            lengths = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-            stages = [s.model_copy(update={"epochs": n}) for s, n in zip(stages, lengths, strict=True)]
+            shares = _share(epochs, [stage.epochs for stage in stages])
+            stages = [s.model_copy(update={"epochs": n}) for s, n in zip(stages, shares, strict=True)]
         if iterations is not None:
             stages = [s.model_copy(update={"iterations": iterations}) for s in stages]
         return self.model_copy(update={"stages": tuple(stages)})
+
+
+def _share(total: int, weights: list[int]) -> list[int]:
+    """``total`` split in proportion to ``weights``; every positive weight gets at least 1 while the total lasts."""
+    whole = sum(weights)
+    ends = [round(total * sum(weights[: n + 1]) / max(1, whole)) for n in range(len(weights))]
+    shares = [end - start for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    for place, weight in enumerate(weights):
+        richest = max(range(len(shares)), key=shares.__getitem__)
+        if weight and not shares[place] and shares[richest] > 1:
+            shares[place], shares[richest] = 1, shares[richest] - 1
+    return shares

@@ -49,7 +49,8 @@ class ComputeSettings(_Section):
 
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, ...")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the hardware multiplies it (GPU, or CPU with AMX), else fp32."
+        "auto",
+        description="auto: bf16 autocast where the hardware multiplies it (GPU; CPU with AMX or AVX-512 BF16), else fp32.",
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0 = as many as this process may use.")
 

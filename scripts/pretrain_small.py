@@ -66,7 +66,9 @@ def pretrain(images_IN3HW: Tensor, *, iterations: int) -> SmallTwoStream:
     """Train a classifier over the identities and return its encoder."""
     generator = torch.Generator().manual_seed(PEOPLE_SEED)
     model = SmallTwoStream(generator=generator)
-    prototypes = nn.Parameter(torch.randn(len(images_IN3HW), model.embedding_dims["main"], generator=generator))
+    shape = (len(images_IN3HW), model.embedding_dims["main"])
+    # About unit length, so that one step of Adam can turn them.
+    prototypes = nn.Parameter(torch.randn(shape, generator=generator) / shape[1] ** 0.5)
     # Every image is visible, so the infrared stem gets no gradient; it is not stored.
     trained = [p for name, p in model.named_parameters() if p.requires_grad and "infrared" not in name]
     optimiser = torch.optim.Adam([*trained, prototypes], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)

@@ -107,7 +107,7 @@ def test_without_clusters_there_are_no_partners(match):
 def test_centroids_that_cannot_be_matched_are_errors(match):
     with pytest.raises(HarnessError, match="equal width"):
         match(torch.eye(2), torch.eye(3))
-    with pytest.raises(TrainingError, match="infrared .* row 1"):
+    with pytest.raises(TrainingError, match=r"infrared .* row 1"):
         match(torch.eye(2), torch.tensor([[1.0, 0.0], [torch.nan, 0.0]]))
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 from pydantic_core import PydanticUndefined
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from harness.plugins import Catalogue, Plugin
 from harness.providers import Provider
@@ -48,22 +51,30 @@ def _describe(plugin: Plugin, console: Console) -> None:
     for provider in plugin.providers:
         console.print()
         console.print(f"[bold]{provider.role} {provider.name}[/bold]: {provider.summary}")
-        if provider.options.model_fields:
-            console.print(_options(provider))
+        _print_options(provider, console)
         for dataset, preset in sorted(provider.presets.items()):
             values = ", ".join(f"{key} = {value}" for key, value in sorted(preset.items()))
-            console.print(f"  on {dataset}: {values}")
+            console.print(f"  preset on {dataset}: {values}", highlight=False)
 
 
-def _options(provider: Provider) -> Table:
-    table = Table("option (--set ...)", "type", "default", "meaning")
+def _print_options(provider: Provider, console: Console) -> None:
     for option, field in provider.options.model_fields.items():
-        default = "required" if field.default is PydanticUndefined else str(field.default)
-        table.add_row(f"{provider.name}.{option}", _type_name(field.annotation), default, field.description or "")
-    return table
+        default = "required" if field.default is PydanticUndefined else f"default {field.default}"
+        head = f"  --set {provider.name}.{option}=...  ({_type_name(field.annotation)}; {default})"
+        console.print(head, markup=False, highlight=False)
+        console.print(Padding(Text(field.description or ""), (0, 0, 0, 6)))
 
 
 def _type_name(annotation: Any) -> str:
-    name = getattr(annotation, "__name__", None)
-    text = name if name and "[" not in str(annotation) else str(annotation)
-    return text.replace("typing.", "")
+    """An annotation as a reader writes it: ``one of 'mean', 'hard'``, ``number``, ``true or false``."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, arguments)) if len(arguments) > 1 else str(arguments[0])
+    if origin in (Union, UnionType):
+        return " or ".join(_type_name(argument) for argument in arguments)
+    if origin is tuple:
+        return "list of " + _type_name(arguments[0])
+    plain = {int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "nothing"}
+    return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))

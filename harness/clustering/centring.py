@@ -12,8 +12,8 @@ from harness.clustering.centroids import cluster_means
 def centre_by_camera(features_ND: Tensor, camera_N: Tensor) -> Tensor:
     """Each feature minus its camera's mean, as a unit row.
 
-    ``features_ND`` float [N, D]; ``camera_N`` int [N], any numbering. Returns [N, D]; a row that equals its camera's mean (a
-    camera with a single image) becomes zero.
+    ``features_ND`` float [N, D]; ``camera_N`` int [N], any numbering. Returns [N, D]; a row that equals its
+    camera's mean (a camera with a single image) becomes zero.
     """
     cameras, camera_index_N = torch.unique(camera_N, return_inverse=True)
     means_CD = cluster_means(features_ND, camera_index_N, cameras.numel())

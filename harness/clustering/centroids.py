@@ -11,14 +11,16 @@ from harness.errors import HarnessError
 def cluster_means(features_ND: Tensor, labels_N: Tensor, num_clusters: int) -> Tensor:
     """The mean feature of each cluster, not normalised.
 
-    ``features_ND`` float [N, D]; ``labels_N`` int [N], −1 = in no cluster. Returns [num_clusters, D] of the features' dtype and
-    device; a cluster without members gets a zero row. The same bits on every call, on any device.
+    ``features_ND`` float [N, D]; ``labels_N`` int [N], −1 = in no cluster. Returns [num_clusters, D] of the
+    features' dtype and device; a cluster without members gets a zero row. The same bits on every call, on any
+    device.
 
     Raises ``HarnessError`` for labels that do not fit.
     """
     if labels_N.shape != features_ND.shape[:1]:
         raise HarnessError(
-            f"{tuple(labels_N.shape)} labels were given for features {tuple(features_ND.shape)}; one label per row was expected."
+            f"{tuple(labels_N.shape)} labels were given for features {tuple(features_ND.shape)}; one label per "
+            "row was expected."
         )
     if labels_N.numel() and int(labels_N.max()) >= num_clusters:
         raise HarnessError(

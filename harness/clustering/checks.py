@@ -11,7 +11,8 @@ from harness.errors import HarnessError, TrainingError
 def checked_features(features_ND: Tensor) -> Tensor:
     """The features detached, in float64 if they were given so, else in float32.
 
-    Raises ``HarnessError`` when they are no matrix, ``TrainingError`` naming the first row that is not finite.
+    Raises ``HarnessError`` when they are no matrix, ``TrainingError`` naming the first row that is not
+    finite.
     """
     if features_ND.ndim != 2:
         raise HarnessError(

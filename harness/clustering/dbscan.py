@@ -13,14 +13,15 @@ from harness.errors import HarnessError, SettingsError
 def dbscan(distances_NN: csr_matrix, *, eps: float, min_samples: int = 4) -> NDArray[np.int64]:
     """Cluster labels from pairwise distances.
 
-    ``distances_NN`` CSR [N, N], symmetric: a stored zero is a distance of 0; a pair that is not stored is never a neighbour,
-    whatever ``eps``. A point is always its own neighbour. ``eps``: the radius, inclusive. ``min_samples``: neighbours,
-    itself included, that make a core point.
+    ``distances_NN`` CSR [N, N], symmetric: a stored zero is a distance of 0; a pair that is not stored is
+    never a neighbour, whatever ``eps``. A point is always its own neighbour. ``eps``: the radius, inclusive.
+    ``min_samples``: neighbours, itself included, that make a core point.
 
-    Returns int64 [N]: clusters from 0 in the order of their first core point; a border point belongs to the first cluster
-    that reaches it; −1 = outlier. Source: scikit-learn's DBSCAN (baseline.md 4.2).
+    Returns int64 [N]: clusters from 0 in the order of their first core point; a border point belongs to the
+    first cluster that reaches it; −1 = outlier. Source: scikit-learn's DBSCAN (baseline.md 4.2).
 
-    Raises ``SettingsError`` for eps ≤ 0 or min_samples < 1, ``HarnessError`` for negative or missing distances.
+    Raises ``SettingsError`` for eps ≤ 0 or min_samples < 1, ``HarnessError`` for negative or missing
+    distances.
     """
     if not 0 < eps < np.inf:
         raise SettingsError(f"eps = {eps} was given to DBSCAN; a radius above 0 was expected.")

@@ -1,7 +1,7 @@
 """Query expansion of the k-reciprocal encoding: whose encodings are averaged, with which weights.
 
-An expansion turns the rank lists into an averaging matrix W [N, N], with which the encoding V becomes W V. Every row of W is
-non-negative and sums to 1. This is the seam for methods that balance modalities or cameras.
+An expansion turns the rank lists into an averaging matrix W [N, N], with which the encoding V becomes W V.
+Every row of W is non-negative and sums to 1. This is the seam for methods that balance modalities or cameras.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ def plain(ranking_NK: NDArray[np.int64], k2: int, /) -> csr_matrix:
 def modality_balanced(modality_N: Tensor) -> Expansion:
     """An expansion in which visible and infrared neighbours weigh the same.
 
-    ``modality_N`` int [N]. Of the first k2 neighbours each modality is averaged separately, then the two means; if one
-    modality is absent, the other's mean alone. Source: PCLHD (NeurIPS 2024), released code; pclhd.md 3.2.
+    ``modality_N`` int [N]. Of the first k2 neighbours each modality is averaged separately, then the two
+    means; if one modality is absent, the other's mean alone. Source: PCLHD (NeurIPS 2024), released code;
+    pclhd.md 3.2.
 
     The expansion raises ``HarnessError`` when N is not the number of ranked rows.
     """

@@ -1,8 +1,9 @@
 """The k-reciprocal Jaccard distance, sparse from end to end.
 
-Two images are near when the sets of their k-reciprocal neighbours overlap. Only pairs that share a neighbour have a distance
-below 1; only those are ever formed. Source: Zhong et al., "Re-ranking person re-identification with k-reciprocal encoding"
-(CVPR 2017), in the form that unsupervised re-identification uses (baseline.md 4.1).
+Two images are near when the sets of their k-reciprocal neighbours overlap. Only pairs that share a neighbour
+have a distance below 1; only those are ever formed. Source: Zhong et al., "Re-ranking person
+re-identification with k-reciprocal encoding" (CVPR 2017), in the form that unsupervised re-identification
+uses (baseline.md 4.1).
 
 Shape letters: N images, D feature size, K length of a rank list.
 """
@@ -43,16 +44,17 @@ def k_reciprocal_jaccard(
 ) -> csr_matrix:
     """The k-reciprocal Jaccard distance of all pairs of rows.
 
-    ``features_ND`` float [N, D], used as given: a row shorter than 1 changes the result. ``k1``: length of the rank lists,
-    the row itself included; more than N is taken as N. ``k2``: rank-list entries whose encodings are averaged; 1 leaves them
-    as they are. ``expansion``: how they are averaged. ``max_distance``: leave out pairs that are farther apart, which saves
-    memory when the next step has a radius.
+    ``features_ND`` float [N, D], used as given: a row shorter than 1 changes the result. ``k1``: length of
+    the rank lists, the row itself included; more than N is taken as N. ``k2``: rank-list entries whose
+    encodings are averaged; 1 leaves them as they are. ``expansion``: how they are averaged. ``max_distance``:
+    leave out pairs that are farther apart, which saves memory when the next step has a radius.
 
-    Returns a symmetric CSR matrix [N, N], float32 (float64 for float64 features): distances in [0, 1). A pair that is not
-    stored has distance 1 (or is beyond ``max_distance``); a stored zero is a distance of 0, the diagonal among them.
+    Returns a symmetric CSR matrix [N, N], float32 (float64 for float64 features): distances in [0, 1). A pair
+    that is not stored has distance 1 (or is beyond ``max_distance``); a stored zero is a distance of 0, the
+    diagonal among them.
 
-    Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k1 or k2 below 1, ``ContractError`` for
-    an expansion that does not average.
+    Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k1 or k2 below 1,
+    ``ContractError`` for an expansion that does not average.
     """
     if k1 < 1 or k2 < 1:
         raise SettingsError(f"k1 = {k1} and k2 = {k2} were given for the Jaccard distance; both must be at least 1.")
@@ -67,10 +69,11 @@ def k_reciprocal_jaccard(
 def k_reciprocal_encoding(features_ND: Tensor, ranking_NK: NDArray[np.int64]) -> csr_matrix:
     """Each image as a distribution over its expanded k-reciprocal neighbours, k = K (baseline.md 4.1, steps 2 to 4).
 
-    ``features_ND`` float [N, D]; ``ranking_NK`` int64 [N, K], nearest first, each row's own index normally first.
+    ``features_ND`` float [N, D]; ``ranking_NK`` int64 [N, K], nearest first, each row's own index normally
+    first.
 
-    Returns CSR [N, N] of the features' dtype. Rows sum to 1; the row of an image that is in nobody's list, itself included
-    (possible only with K duplicates), is empty.
+    Returns CSR [N, N] of the features' dtype. Rows sum to 1; the row of an image that is in nobody's list,
+    itself included (possible only with K duplicates), is empty.
     """
     total, k = ranking_NK.shape
     if total == 0:
@@ -100,25 +103,25 @@ def expanded(encoding_NN: csr_matrix, averages_NN: csr_matrix) -> csr_matrix:
 def jaccard_distance(encoding_NN: csr_matrix, *, max_distance: float | None = None) -> csr_matrix:
     """1 − s / (2 − s) with s_ij = Σ_l min(V_il, V_jl), for rows that sum to 1 (baseline.md 4.1 step 6).
 
-    ``encoding_NN`` CSR [N, L], non-negative, without duplicates. Returns CSR [N, N] as ``k_reciprocal_jaccard`` does.
+    ``encoding_NN`` CSR [N, L], non-negative, without duplicates. Returns CSR [N, N] as
+    ``k_reciprocal_jaccard`` does.
     """
-    total = encoding_NN.shape[0]
+    total, dtype = encoding_NN.shape[0], encoding_NN.dtype
     limit = np.inf if max_distance is None else max_distance
-    rows, columns, values = [], [], []
-    for first, shared_bN in _shared_mass(encoding_NN):
-        cells = np.flatnonzero(shared_bN)
-        mass = shared_bN[cells]
-        distance = np.maximum(1 - mass / (2 - mass), 0).astype(encoding_NN.dtype)
+    own = np.arange(total, dtype=np.int32)
+    lefts, rights, distances = [own[:0]], [own[:0]], [np.zeros(0, dtype=dtype)]
+    for first, shared in _shared_mass(encoding_NN):
+        cells = np.flatnonzero(shared)
+        mass = shared[cells]
+        distance = np.maximum(1 - mass / (2 - mass), 0).astype(dtype)
         kept = (distance < 1) & (distance <= limit)
-        local, column = np.divmod(cells[kept], total)
-        rows.append((local + first).astype(np.int32))
-        columns.append(column.astype(np.int32))
-        values.append(distance[kept])
-    diagonal = np.arange(total, dtype=np.int32)
-    upper, lower = np.concatenate([*rows, diagonal[:0]]), np.concatenate([*columns, diagonal[:0]])
-    above = np.concatenate([*values, np.zeros(0, dtype=encoding_NN.dtype)])
-    entries = np.concatenate([above, above, np.zeros(total, dtype=above.dtype)])
-    positions = np.concatenate([upper, lower, diagonal]), np.concatenate([lower, upper, diagonal])
+        row, column = np.divmod(cells[kept], total)
+        lefts.append((first + row).astype(np.int32))
+        rights.append(column.astype(np.int32))
+        distances.append(distance[kept])
+    left, right, above = np.concatenate(lefts), np.concatenate(rights), np.concatenate(distances)
+    positions = np.concatenate([left, right, own]), np.concatenate([right, left, own])
+    entries = np.concatenate([above, above, np.zeros(total, dtype=dtype)])
     # Built from coordinates, because scipy's sparse sums drop the zeros that must stay stored.
     result = coo_matrix((entries, positions), shape=(total, total)).tocsr()
     result.sort_indices()
@@ -160,7 +163,7 @@ def _softmax_of_rows(logits: NDArray[np.floating], starts: NDArray[np.integer]) 
 
 
 def _shared_mass(encoding_NN: csr_matrix) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Blocks of Σ_l min(V_il, V_jl) for j > i: the first row i of the block, and its cells flattened, row by row.
+    """Blocks of Σ_l min(V_il, V_jl) for j > i: a block's first row i, and its cells [rows · N], row by row.
 
     Walks the inverted index: an entry (i, l) meets the later entries of column l.
     """

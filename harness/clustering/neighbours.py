@@ -1,7 +1,8 @@
 """Exact nearest neighbours, the same on every backend.
 
-A backend only proposes candidates, by float32 distances that carry rounding errors. The order is then settled by distances
-recomputed from coordinate differences, so that faiss, torch, any device and any number of threads give one answer.
+A backend only proposes candidates, by float32 distances that carry rounding errors. The order is then settled
+by distances recomputed from coordinate differences, so that faiss, torch, any device and any number of
+threads give one answer.
 
 Shape letters: N rows, D feature size, B rows of a block, C candidates per row, K neighbours.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -37,17 +38,18 @@ _REFINE_ELEMENTS = 1 << 21
 def nearest_neighbours(features_ND: Tensor, k: int, *, backend: Backend = "auto", block: int = 1024) -> Tensor:
     """The k nearest rows of every row by squared L2 distance, the row itself included.
 
-    ``features_ND`` float [N, D], used as given (not normalised), on any device. ``block``: rows whose distances to all
-    others are held at once by the torch backend.
+    ``features_ND`` float [N, D], used as given (not normalised), on any device. ``block``: rows whose
+    distances to all others are held at once by the torch backend.
 
-    Returns int64 [N, min(k, N)] on the device of the features: nearest first; among equal distances the lower index goes
-    first, also at the cut. (So a row with k duplicates of lower index is not in its own list.) Where more than
-    max(512, 8k) rows lie within rounding of the k-th distance, they count as equal.
+    Returns int64 [N, min(k, N)] on the device of the features: nearest first; among equal distances the lower
+    index goes first, also at the cut. (So a row with k duplicates of lower index is not in its own list.)
+    Where more than max(512, 8k) rows lie within rounding of the k-th distance, they count as equal.
 
-    ``backend``: "faiss" (features are copied to the CPU), "torch", or "auto": faiss for features on the CPU if it is
-    installed, else torch. Both give the same result.
+    ``backend``: "faiss" (features are copied to the CPU), "torch", or "auto": faiss for features on the CPU
+    if it is installed, else torch. Both give the same result.
 
-    Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k < 1 or a missing backend.
+    Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k < 1 or a missing
+    backend.
     """
     features = checked_features(features_ND)
     if k < 1 or block < 1:
@@ -83,7 +85,7 @@ class _RoughDistances:
         self.features_ND = features_ND if exact_products else features_ND.double()
         self.norms_N = self.features_ND.square().sum(dim=1)
         self.largest_norm = self.norms_N.max()
-        self._index: object | None = None
+        self._index: Any = None
 
     def error(self, rows_B: Tensor) -> Tensor:
         return _ROUNDING * (self.norms_N[rows_B] + self.largest_norm)
@@ -98,15 +100,15 @@ class _RoughDistances:
             self._array_ND = np.ascontiguousarray(self.features_ND.float().cpu().numpy())
             self._index = faiss.IndexFlatL2(self._array_ND.shape[1])
             self._index.add(self._array_ND)
-        found = self._index.search(self._array_ND[rows_B.cpu().numpy()], count)  # type: ignore[attr-defined]
+        found = self._index.search(self._array_ND[rows_B.cpu().numpy()], count)
         device = rows_B.device
         return torch.from_numpy(found[0]).to(device), torch.from_numpy(found[1]).to(device)
 
     def undecided(self, rows_B: Tensor, k: int) -> Tensor:
         """Candidates [B, C] that hold every row which may be among the k nearest.
 
-        Rows surely nearer than the k-th come first, then rows within rounding of it, each by index; the list is cut at
-        C = max(512, 8k).
+        Rows surely nearer than the k-th come first, then rows within rounding of it, each by index; the list
+        is cut at C = max(512, 8k).
         """
         distances_BN = self.to_all(rows_B)
         margin_B1 = 2 * self.error(rows_B)[:, None]

@@ -44,7 +44,7 @@ def rendered(options: RenderedOptions, root: Path | None, progress: Progress | N
         folder,
         read_sysu_mm01(folder, split="train"),
         read_sysu_mm01(folder, split="test"),
-        _seeded("rendered"),
+        tuple(protocol for protocol in _seeded("rendered") if protocol.shots == 1),
         variant,
     )
 

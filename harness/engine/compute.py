@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
@@ -10,13 +11,17 @@ from lightning_fabric import Fabric
 from harness.errors import SettingsError
 from harness.settings import ComputeSettings
 
+# Fabric announces the precision on its own; the run's summary says it.
+logging.getLogger("lightning_fabric.utilities.rank_zero").setLevel(logging.WARNING)
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 matrices in hardware (GPU, or CPU with AMX)."""
+    """Whether the device multiplies bfloat16 in hardware: a GPU, or a CPU with AMX or AVX-512 BF16."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device.type == "cpu" and bool(supported())
+    queries = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # torch has no public question for it
+    return device.type == "cpu" and any(getattr(torch.cpu, query, lambda: False)() for query in queries)
 
 
 def make_fabric(settings: ComputeSettings) -> Fabric:

@@ -9,12 +9,20 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from harness.contracts import Modality
-from harness.data.augment import normalise_only
+from harness.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise_only
 
 Gather = Callable[[Tensor], Tensor]
+Triple = tuple[float, float, float]
 ImageTransform = Callable[[Tensor, Tensor], Tensor]
 
 _CHANNELS = {"red": 0, "green": 1, "blue": 2}
+
+
+def pixel_statistics(encoder: nn.Module) -> tuple[Triple, Triple]:
+    """Mean and deviation per channel that the encoder's input is normalised by; ImageNet's unless it says otherwise."""
+    mean: Triple = getattr(encoder, "pixel_mean", IMAGENET_MEAN)  # type: ignore[assignment]
+    std: Triple = getattr(encoder, "pixel_std", IMAGENET_STD)  # type: ignore[assignment]
+    return mean, std
 
 
 def channel_view(images_B3HW: Tensor, modality_B: Tensor, view: str) -> Tensor:
@@ -45,6 +53,7 @@ def extract_features(
     ``renorm`` (baseline.md 4, step 1). ``gather(index [B]) -> uint8 [B, 3, H, W]``. ``rows`` limits the pass to some images;
     the others stay zero.
     """
+    mean, std = pixel_statistics(getattr(encoder, "module", encoder))
     was_training = encoder.training
     encoder.eval()
     count = len(modality)
@@ -55,7 +64,7 @@ def extract_features(
         images = channel_view(gather(index).to(device), kinds, view)
         for transform in transforms:
             images = transform(images, kinds)
-        pixels = normalise_only(images)
+        pixels = normalise_only(images, mean=mean, std=std)
         for name, features in _embed(encoder, pixels, kinds, flip=flip, renorm=renorm).items():
             if name not in found:
                 found[name] = features.new_zeros(count, features.shape[1])

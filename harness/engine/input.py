@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from harness.contracts import Batch, Draw, Modality, PseudoLabels, TrainIndex
-from harness.data.augment import augment
+from harness.data.augment import Augmentation, augment
 from harness.data.presets import PRESETS
 from harness.data.sampler import CrossCameraSampler
-from harness.engine.extraction import Gather, ImageTransform
+from harness.engine.extraction import Gather, ImageTransform, Triple
 from harness.engine.randomness import numpy_stream, torch_stream
+from harness.errors import SettingsError, suggest
 from harness.recipe import Recipe
 
 
@@ -26,6 +27,14 @@ class ImageSource:
     transforms: Sequence[ImageTransform]
     train: TrainIndex
     device: torch.device
+    pixel_mean: Triple
+    pixel_std: Triple
+
+    def view(self, preset: str) -> Augmentation:
+        """The augmentation of that name, normalising as the encoder expects. Raises SettingsError if there is none."""
+        if preset not in PRESETS:
+            raise SettingsError(f"There is no augmented view {preset!r}. {suggest(preset, PRESETS)}")
+        return PRESETS[preset].model_copy(update={"mean": self.pixel_mean, "std": self.pixel_std})
 
 
 class DrawStream:
@@ -39,6 +48,10 @@ class DrawStream:
         self.views = {name: partition.labels.cpu() for name, partition in labels.views(draw).items()}
         self.generator = torch_stream(seed, "augment", epoch, *draw.partitions)
         self.modality, self.camera = source.train.modality.cpu(), source.train.camera.cpu()
+        self.augmentations = {
+            Modality.VISIBLE: [source.view(name) for name in recipe.visible_views],
+            Modality.INFRARED: [source.view(name) for name in recipe.infrared_views],
+        }
         self.samplers = {}
         for kind, clusters in (
             (Modality.VISIBLE, recipe.visible_clusters),
@@ -71,12 +84,11 @@ class DrawStream:
     def next(self) -> tuple[Batch, Tensor]:
         """The next batch and its pixels, float [B, 3, H, W], on the device of the run."""
         index, views, pixels = [], [], []
-        names = {Modality.VISIBLE: self.recipe.visible_views, Modality.INFRARED: self.recipe.infrared_views}
         for kind, sampler in self.samplers.items():
             drawn = next(sampler)
             images = self._images(drawn)
-            for number, preset in enumerate(names[kind]):
-                pixels.append(augment(images, PRESETS[preset], generator=self.generator))
+            for number, augmentation in enumerate(self.augmentations[kind]):
+                pixels.append(augment(images, augmentation, generator=self.generator))
                 index.append(drawn)
                 views.append(torch.full_like(drawn, number))
         return self._batch(torch.cat(index), torch.cat(views)), torch.cat(pixels)

@@ -22,7 +22,7 @@ from harness.data.places import cache_root
 from harness.engine.checkpoint import load_latest, save_checkpoint
 from harness.engine.compute import make_fabric
 from harness.engine.cost import Clock
-from harness.engine.extraction import ImageTransform, extract_features
+from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics
 from harness.engine.folder import RunFolder, write_aside
 from harness.engine.input import ImageSource
 from harness.engine.objective import Working
@@ -31,7 +31,7 @@ from harness.engine.randomness import derive_seed
 from harness.engine.reference import oracle_links, supervised_labels
 from harness.engine.report import History, label_quality, make_record
 from harness.engine.train import EpochReport, Parts, Trainer
-from harness.errors import DataError, RunError, WeightsError
+from harness.errors import DataError, ProtocolError, RunError, WeightsError
 from harness.evaluation import Figures, TestSet, evaluate
 from harness.leaderboard.record import Record, write_record
 from harness.settings import to_toml
@@ -122,7 +122,7 @@ def _prepare(plan: Plan, folder: RunFolder, show: Show) -> _Run:
         encoder=encoder,
         parts=_parts(plan, setup),
         recipe=plan.recipe,
-        source=ImageSource(caches[0].gather, transforms, train, fabric.device),
+        source=ImageSource(caches[0].gather, transforms, train, fabric.device, *pixel_statistics(encoder)),
         dataset=settings.dataset,
         embedding_dims=setup.embedding_dims,
         seed=settings.seed,
@@ -267,10 +267,17 @@ def _evaluate(run: _Run, features: dict[str, Tensor], *, protocols: int | None =
     with run.clock("evaluation"):
         test_set = TestSet.from_names(test.identity, test.camera, names=names)
         unit = _retrieval(features).double().cpu()
-        return {
-            protocol.identifier: evaluate(unit, test_set, protocol, trials=run.plan.settings.evaluation.trials).figures()
-            for protocol in run.dataset.protocols[:protocols]
-        }
+        figures = {}
+        for number, protocol in enumerate(run.dataset.protocols[:protocols]):
+            try:
+                result = evaluate(unit, test_set, protocol, trials=run.plan.settings.evaluation.trials)
+            except ProtocolError as error:
+                if number == 0:
+                    raise
+                _warn(run, f"{protocol.identifier} was not evaluated: {error}")
+            else:
+                figures[protocol.identifier] = result.figures()
+        return figures
 
 
 def _finish(run: _Run) -> Record:

@@ -35,6 +35,9 @@ class SmallTwoStream(nn.Module):
         input_size: height and width in pixels.
     """
 
+    pixel_mean = (0.0, 0.0, 0.0)
+    pixel_std = (1.0, 1.0, 1.0)
+
     def __init__(self, *, generator: torch.Generator | None = None) -> None:
         """Initialise at random, from ``generator`` if given, else from torch's global one."""
         super().__init__()

@@ -1,4 +1,4 @@
-"""The k-reciprocal Jaccard distance and its parts as plain loops in float64: slow, dense, and written from the definition."""
+"""The k-reciprocal Jaccard distance as plain loops in float64: slow, dense, written from the definition."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_means_are_not_normalised_and_outliers_do_not_count():
 
 
 def test_labels_that_do_not_fit_are_errors():
-    with pytest.raises(HarnessError, match="Label 2 .* 2 clusters"):
+    with pytest.raises(HarnessError, match=r"Label 2 .* 2 clusters"):
         cluster_means(torch.zeros(2, 3), torch.tensor([0, 2]), 2)
     with pytest.raises(HarnessError, match="one label per row"):
         cluster_means(torch.zeros(2, 3), torch.tensor([0]), 2)

@@ -115,7 +115,7 @@ def test_half_precision_is_accepted_and_the_input_is_left_alone(ten_rows, backen
 def test_a_value_that_is_not_finite_is_an_error_that_names_the_row(value, backend):
     features = torch.zeros(5, 2)
     features[3, 1] = features[4, 0] = value
-    with pytest.raises(TrainingError, match="2 of 5 .* first is row 3"):
+    with pytest.raises(TrainingError, match=r"2 of 5 .* first is row 3"):
         nearest_neighbours(features, 2, backend=backend)
 
 

@@ -102,7 +102,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def people() -> tuple[TrainIndex, Tensor]:
-    """Twelve well separated identities, eight visible and eight infrared images of each, and a small modality offset."""
+    """Twelve well separated identities, eight visible and eight infrared images of each, a small modality offset."""
     generator = torch.Generator().manual_seed(3)
     centres = normalize(torch.randn(12, 24, generator=generator), dim=1)
     rows = []

@@ -6,6 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.testing import assert_close
+
+from harness.contracts import OUTLIER, Draw, PseudoLabels, TrainIndex
+from harness.errors import ContractError
 from harness_baseline import (
     ClusterMemoryOptions,
     ContrastOptions,
@@ -17,12 +23,6 @@ from harness_baseline.clusterer import ModalityDbscan
 from harness_baseline.losses import ContrastLoss, CrossContrastLoss
 from harness_baseline.memory import ClusterMemory
 from harness_baseline.pgm import ProgressiveGraphMatching
-from torch import Tensor
-from torch.nn.functional import normalize
-from torch.testing import assert_close
-
-from harness.contracts import OUTLIER, Draw, PseudoLabels, TrainIndex
-from harness.errors import ContractError
 
 LABELS_A, LABELS_B = [0, 1, 0, 2, 1, 0], [1, 1, 0, 0, 2, 2]
 GRADIENT_A = [[-0.003432, -0.001286, -0.002461, -0.00189], [-0.087724, 0.999918, 0.545727, -0.281893]]
@@ -79,7 +79,7 @@ def queries() -> Tensor:
 
 
 class Bench:
-    """Three visible clusters whose prototypes are check M's bank, three infrared ones; batches of six visible queries."""
+    """Three visible clusters whose prototypes are check M's bank, three infrared ones; batches of six queries."""
 
     def __init__(self, kit: SimpleNamespace, **options: object) -> None:
         self.kit = kit
@@ -335,6 +335,8 @@ def cross_scene(kit: SimpleNamespace, *, epoch: int, cross_update: str = "altern
     [
         (0, "alternate", {"cross-contrast/visible"}),
         (1, "alternate", {"cross-contrast/infrared"}),
+        (2, "alternate", {"cross-contrast/visible"}),
+        (3, "alternate", {"cross-contrast/infrared"}),
         (1, "both", {"cross-contrast/visible", "cross-contrast/infrared"}),
     ],
 )

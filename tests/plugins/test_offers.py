@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from harness import Recipe
+from harness.data.presets import PRESETS
+from harness.plugins import Catalogue, load, select
 from harness_baseline import Baseline, Pgm
 from harness_chcr import Chc, Chcr, Ipr
 from harness_ecul import Tsmem
-
-from harness import Recipe
-from harness.plugins import Catalogue, load, select
 
 PLUGINS = {"baseline": Baseline, "pgm": Pgm, "chcr": Chcr, "chc": Chc, "ipr": Ipr, "tsmem": Tsmem}
 OFFERS = {
@@ -34,12 +36,14 @@ def catalogue() -> Catalogue:
 def test_plugin_registers_and_offers_its_parts(name: str) -> None:
     plugin = load(name, PLUGINS[name])
     assert plugin.problem is None
-    assert plugin.card is not None and plugin.card.summary and plugin.card.paper is not None
+    assert plugin.card is not None
+    assert plugin.card.summary
+    assert plugin.card.paper is not None
     assert {provider.name for provider in plugin.providers} == OFFERS[name]
 
 
 @pytest.mark.parametrize("name", PLUGINS)
-@pytest.mark.parametrize("dataset", (*DATASETS, "something-else"))
+@pytest.mark.parametrize("dataset", [*DATASETS, "something-else"])
 def test_every_option_is_described_and_every_preset_is_valid(name: str, dataset: str) -> None:
     for provider in load(name, PLUGINS[name]).providers:
         provider.resolve_options(dataset, {})
@@ -107,3 +111,19 @@ def test_batches_of_the_recipes_have_the_published_sizes() -> None:
     assert (chcr.visible_clusters * chcr.instances, chcr.infrared_clusters * chcr.instances) == (64, 64)
     assert _recipe("pgm", "regdb").step_epochs == 10
     assert _recipe("pgm", "sysu-mm01").step_epochs == 20
+
+
+@pytest.mark.parametrize("name", PLUGINS)
+def test_readme_lists_every_option_with_its_default(name: str) -> None:
+    readme = (Path(sys.modules[PLUGINS[name].__module__].__file__).parent / "README.md").read_text()
+    for provider in load(name, PLUGINS[name]).providers:
+        for option, field in provider.options.model_fields.items():
+            shared = provider.name == "contrast" and name == "chcr"
+            assert shared or f"| `{provider.name}.{option}` | {field.default}" in readme
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("name", ["baseline", "pgm", "chcr"])
+def test_recipe_names_augmentations_that_exist(name: str, dataset: str) -> None:
+    recipe = _recipe(name, dataset)
+    assert {*recipe.visible_views, *recipe.infrared_views} <= set(PRESETS)

@@ -16,6 +16,8 @@ INFRARED_CAMERAS = (3, 6)
 STRENGTH = 0.4
 """How far cameras differ in colour, exposure and perspective; 0 is no difference."""
 
+BLOCK_CONTRAST = 0.18
+
 _LUMINANCE = np.asarray((0.299, 0.587, 0.114), dtype=np.float32)
 _REFERENCE_HEIGHT = 64  # blur is drawn in pixels of an image of this height
 
@@ -65,26 +67,28 @@ def draw_camera(rng: Generator, *, infrared: bool, strength: float = STRENGTH) -
 
     def colour(low: float, high: float) -> Array:
         grey = rng.uniform(low, high)
-        spread = 0.0 if infrared else 0.15
+        spread = 0.0 if infrared else 0.12
         return np.clip(grey + rng.uniform(-spread, spread, channels), 0.0, 1.0).astype(np.float32)
 
     def around_one(spread: float) -> float:
         return 1.0 + rng.uniform(-spread, spread) * strength
 
+    wall = rng.uniform(0.35, 0.75)
+    # Furniture stands out little: it returns in every image of a camera, and would outweigh the person.
     blocks = tuple(
         Block(
             x=rng.uniform(0.0, 1.0),
             y=rng.uniform(0.25, 0.8),
             half_width=rng.uniform(0.06, 0.22),
             half_height=rng.uniform(0.08, 0.3),
-            colour=colour(0.15, 0.8),
+            colour=colour(wall - BLOCK_CONTRAST, wall + BLOCK_CONTRAST),
         )
         for _ in range(int(rng.integers(1, 4)))
     )
     return Camera(
         infrared=infrared,
-        wall=colour(0.35, 0.75),
-        floor=colour(0.2, 0.6),
+        wall=colour(wall, wall),
+        floor=colour(wall - 0.25, wall + 0.05),
         horizon=rng.uniform(0.55, 0.85),
         blocks=blocks,
         tint=np.asarray([around_one(0.22) * around_one(0.3) for _ in range(channels)], dtype=np.float32),
@@ -97,7 +101,7 @@ def draw_camera(rng: Generator, *, infrared: bool, strength: float = STRENGTH) -
         scale=around_one(0.1),
         offset_x=rng.uniform(-0.06, 0.06) * strength,
         offset_y=rng.uniform(-0.04, 0.04) * strength,
-        vignette=rng.uniform(0.3, 0.9) if infrared else 0.0,
+        vignette=rng.uniform(0.1, 0.45) if infrared else 0.0,
         glow=rng.uniform(0.0, 0.12) if infrared else 0.0,
     )
 
