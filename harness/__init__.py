@@ -44,7 +44,6 @@ _LAZY = {
     "PseudoLabels": "harness.contracts",
     "Setup": "harness.contracts",
     "TrainIndex": "harness.contracts",
-    "contrast": "harness.contrast",
 }
 
 __all__ = [
@@ -80,7 +79,6 @@ __all__ = [
     "Stage",
     "TrainIndex",
     "__version__",
-    "contrast",
     "hookimpl",
 ]
 

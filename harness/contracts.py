@@ -1,8 +1,8 @@
 """The four roles and the values that parts exchange.
 
-Shape letters: N training images (visible rows first, then infrared), B images of a batch, D embedding size, K clusters of a
-partition, M rows of a bank. Indices and labels are int64, features float32, all on the device of the run. An image's row
-is its *global index*, everywhere. Ground-truth identities are reachable from none of these values.
+Shape letters: N training images (visible rows first, then infrared), B images of a batch, D embedding size, K clusters
+of a partition, M rows of a bank. Indices and labels are int64, features float32, all on the device of the run. An
+image's row is its *global index*, everywhere. Ground-truth identities are reachable from none of these values.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class BankKind(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainIndex:
-    """All that a plugin may know of the N training images: ``modality [N]`` and ``camera [N]`` (as numbered on disk)."""
+    """All that a plugin may know of the N training images: ``modality [N]``, ``camera [N]`` (as numbered on disk)."""
 
     modality: Tensor
     camera: Tensor
@@ -135,12 +135,13 @@ Links = Mapping[tuple[str, str], Tensor]
 class PseudoLabels:
     """Named partitions of the training images, and links between their clusters.
 
-    ``partitions``: ``"visible"``, ``"infrared"``, ``"joint"``, or names of a plugin's own; values are Partition or labels
-    [N]. ``links``: ``(source, target) -> [K_source]`` cluster of the target partition, −1 = none.
+    ``partitions``: ``"visible"``, ``"infrared"``, ``"joint"``, or names of a plugin's own; values are Partition or
+    labels [N]. ``links``: ``(source, target) -> [K_source]`` cluster of the target partition, −1 = none.
 
-    What was not given is derived on request: ``"visible"`` and ``"infrared"`` as the restrictions of ``"joint"``, linked
-    through it; ``"joint"`` as the union of ``"visible"`` and ``"infrared"`` clusters connected by links. ``labels[name]``
-    and ``labels.link(a, b)`` serve given and derived alike, so that a part written for one form works after the other.
+    What was not given is derived on request: ``"visible"`` and ``"infrared"`` as the restrictions of ``"joint"``,
+    linked through it; ``"joint"`` as the union of ``"visible"`` and ``"infrared"`` clusters connected by links.
+    ``labels[name]`` and ``labels.link(a, b)`` serve given and derived alike, so that a part written for one form works
+    after the other.
 
     Raises ContractError on wrong lengths, ids, or links to clusters that do not exist.
     """
@@ -177,10 +178,14 @@ class PseudoLabels:
             if source not in self._given or target not in self._given:
                 raise ContractError(f"link {source!r} -> {target!r} joins partitions that were not given.")
             rows, limit = self._given[source].num_clusters, self._given[target].num_clusters
-            if link.dtype != torch.int64 or link.shape != (rows,):
-                raise ContractError(f"link {source!r} -> {target!r} must be int64 [{rows}]; got {tuple(link.shape)}.")
+            if not isinstance(link, Tensor) or link.dtype != torch.int64 or link.shape != (rows,):
+                got = f"{link.dtype} {list(link.shape)}" if isinstance(link, Tensor) else type(link).__name__
+                raise ContractError(f"link {source!r} -> {target!r} must be an int64 tensor [{rows}]; got {got}.")
             if rows and (int(link.min()) < OUTLIER or int(link.max()) >= limit):
                 raise ContractError(f"link {source!r} -> {target!r} points outside the {limit} clusters of {target!r}.")
+        for name in (name for draw in self._draws or () for name in draw.partitions):
+            if name not in self:
+                raise ContractError(f"a draw names the partition {name!r}; available: {', '.join(self.available)}.")
 
     @property
     def given(self) -> tuple[str, ...]:
@@ -281,7 +286,7 @@ class PseudoLabels:
 
     @property
     def draws(self) -> tuple[Draw, ...]:
-        """The draw plan: as given, or one draw from visible + infrared and one from joint, each if its kind was given."""
+        """The draw plan: as given, or one draw from visible + infrared and one from joint, if that kind was given."""
         if self._draws is not None:
             return self._draws
         pair = tuple(n for n in ("visible", "infrared") if n in self._given)
@@ -396,11 +401,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bank:
-    """Prototypes of one partition: ``vectors [M, D]`` with unit rows and ``cluster [M]`` (−1: a negative of every cluster).
+    """Prototypes of one partition: ``vectors [M, D]``, unit rows; ``cluster [M]`` (−1: a negative of every cluster).
 
     ``modality [M]`` and ``kind [M]`` (:class:`BankKind`) may be given. One centroid per cluster is the case M = K with
-    ``cluster = 0..K-1``. ``similarity``, if given, replaces the plain product (a memory that reproduces released code whose
-    backward pass changes the bank gives one).
+    ``cluster = 0..K-1``. ``similarity``, if given, replaces the plain product (a memory that reproduces released code
+    whose backward pass changes the bank gives one).
     """
 
     vectors: Tensor
@@ -438,8 +443,8 @@ class EpochContext(ABC):
     """What a part may ask about the epoch it works in. The core passes one; parts never make one.
 
     Attributes: ``index`` (epochs since the start of the run), ``epochs`` (of the whole run), ``stage`` (name),
-    ``stage_number``, ``stages`` (how many), ``epoch`` (within the stage), ``stage_epochs``, ``cross`` (whether the stage uses
-    cross-modality evidence), ``dataset`` (preset name), ``train`` (TrainIndex).
+    ``stage_number``, ``stages`` (how many), ``epoch`` (within the stage), ``stage_epochs``, ``cross`` (whether the
+    stage uses cross-modality evidence), ``dataset`` (preset name), ``train`` (TrainIndex).
     """
 
     index: int

@@ -12,9 +12,10 @@ from harness.contracts import Bank
 def contrast(bank: Bank, queries_BD: Tensor, labels_B: Tensor, *, temperature: float) -> Tensor | None:
     """Mean of −log( Σ_own exp(q·v/τ) / Σ_all exp(q·v/τ) ) over the labelled queries.
 
-    ``queries_BD`` unit rows, float32 [B, D]; ``labels_B`` int64 [B], cluster ids of the bank's partition, −1 = leave out.
-    With one prototype per cluster this is the cross-entropy of baseline cluster contrast (Cluster-Contrast; ADCA). With
-    several, the prototypes of the own cluster are positives in a sum. Rows with cluster −1 are negatives of all.
+    ``queries_BD`` unit rows, float32 [B, D]; ``labels_B`` int64 [B], cluster ids of the bank's partition, −1 = leave
+    out. With one prototype per cluster this is the cross-entropy of baseline cluster contrast (Cluster-Contrast;
+    ADCA). With several, the prototypes of the own cluster are positives in a sum. Rows with cluster −1 are negatives
+    of all.
 
     Returns a scalar, or None when no query has a label.
     """

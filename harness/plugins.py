@@ -16,7 +16,7 @@ import pluggy
 from pydantic import ValidationError
 
 from harness import hookspecs
-from harness.errors import PluginError, SettingsError, suggest
+from harness.errors import HarnessError, PluginError, SettingsError, suggest
 from harness.providers import (
     HOOK_API_VERSION,
     PROVIDER_TYPES,
@@ -149,12 +149,12 @@ class Catalogue(Mapping[str, Plugin]):
             return Plugin(name, distribution, version, problem=f"two distributions claim this name: {clash}.")
         try:
             target = points[0].load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return Plugin(name, distribution, version, problem=f"cannot be imported: {type(error).__name__}: {error}")
         return load(name, target, distribution=distribution, version=version)
 
     def require(self, name: str) -> Plugin:
-        """The plugin ``name``. Raises PluginError if it is unknown (near names are suggested) or could not be loaded."""
+        """The plugin ``name``. Raises PluginError if it is unknown (suggesting near names) or could not be loaded."""
         if name not in self._points and name not in self._extra:
             raise PluginError(f"There is no plugin {name!r}. {suggest(name, self)} `harness plugins` lists them all.")
         plugin = self[name]
@@ -184,7 +184,9 @@ class Chosen:
         """Import the factory and call it with the options. Raises PluginError naming the plugin if that fails."""
         try:
             return self.provider.load()(self.options, *arguments)
-        except (ImportError, AttributeError, TypeError) as error:
+        except HarnessError:
+            raise
+        except Exception as error:
             raise PluginError(
                 f"The {self.provider.role} {self.name!r} of plugin {self.plugin.name!r} could not be made from "
                 f"{self.provider.factory!r}: {type(error).__name__}: {error}"
@@ -222,9 +224,9 @@ def select(
 ) -> Selection:
     """Choose the parts of a run among the named plugins; the baseline fills what they leave open.
 
-    One clusterer and one memory: a named *part* takes the slot from a method that brings its own; otherwise two of a kind
-    raise PluginError, and ``clusterer`` / ``memory`` (a plugin's or a part's name) choose. Refiners, losses and image
-    transforms: all, in the order named. The recipe: the first named plugin's that has one, or ``recipe``'s.
+    One clusterer and one memory: a named *part* takes the slot from a method that brings its own; otherwise two of a
+    kind raise PluginError, and ``clusterer`` / ``memory`` (a plugin's or a part's name) choose. Refiners, losses and
+    image transforms: all, in the order named. The recipe: the first named plugin's that has one, or ``recipe``'s.
 
     Raises PluginError (unknown or broken plugin, conflict) or SettingsError (unknown or ill-typed option).
     """
@@ -243,6 +245,7 @@ def select(
         recipe_plugin=_recipe(named, fallback, catalogue, dataset, recipe)[1],
         notes=tuple(notes),
     )
+    _require_distinct(selection.parts)
     known = {part.name for part in selection.parts}
     for name in chosen_options:
         if name not in known:
@@ -255,10 +258,38 @@ def _recipe(
 ) -> tuple[Recipe, Plugin]:
     candidates = [catalogue.require(wanted)] if wanted else [*named, fallback]
     for plugin in candidates:
-        found = plugin.recipe(dataset) if plugin.has_recipe else None
-        if isinstance(found, Recipe):
+        found = _ask_recipe(plugin, dataset) if plugin.has_recipe else None
+        if found is not None:
             return found, plugin
     raise PluginError(f"The plugin {candidates[0].name!r} has no recipe for the dataset {dataset!r}.")
+
+
+def _ask_recipe(plugin: Plugin, dataset: str) -> Recipe | None:
+    try:
+        found = plugin.recipe(dataset)
+    except Exception as error:
+        raise PluginError(
+            f"The hook harness_recipe of plugin {plugin.name!r} failed for {dataset!r}: {type(error).__name__}: {error}"
+        ) from error
+    if found is not None and not isinstance(found, Recipe):
+        raise PluginError(
+            f"The hook harness_recipe of plugin {plugin.name!r} must return a harness.Recipe, or None; got "
+            f"{type(found).__name__}."
+        )
+    return found
+
+
+def _require_distinct(parts: Sequence[Chosen]) -> None:
+    """Options, random streams and saved state are kept by part name, so a name stands for one part only."""
+    owner: dict[str, Chosen] = {}
+    for part in parts:
+        first = owner.setdefault(part.name, part)
+        if first is not part:
+            raise PluginError(
+                f"Two parts of this run are called {part.name!r}: the {first.provider.role} of plugin "
+                f"{first.plugin.name!r} and the {part.provider.role} of plugin {part.plugin.name!r}. Name only one of "
+                "these plugins, or rename a part."
+            )
 
 
 @dataclass

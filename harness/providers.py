@@ -1,8 +1,8 @@
 """The values by which a plugin offers its parts. Importing this module loads neither torch nor any plugin.
 
-A provider is small and frozen: a name, where to find the factory (``"module:attribute"``, imported only when the part is
-used), the model of its options, and presets of those options per dataset. The hooks of :mod:`harness.hookspecs` yield
-them; :mod:`harness.plugins` resolves them by name.
+A provider is small and frozen: a name, where to find the factory (``"module:attribute"``, imported only when the part
+is used), the model of its options, and presets of those options per dataset. The hooks of :mod:`harness.hookspecs`
+yield them; :mod:`harness.plugins` resolves them by name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ HOOK_API_VERSION = 1
 class Options(BaseModel):
     """Base of every part's options: frozen, and an unknown option is an error.
 
-    Subclass it with annotated fields; give each ``Field(default, description=...)``: ``harness plugins NAME`` prints them.
+    Subclass it with annotated fields; give each ``Field(default, description=...)``;
+    ``harness plugins NAME`` prints them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,9 +55,9 @@ class PluginCard:
 class Provider:
     """A part on offer.
 
-    ``factory`` is ``"module:attribute"``; it is called as ``factory(options, setup)`` (see the subclasses). ``presets`` maps
-    a dataset's name to option values that differ from the defaults there. ``needs`` names what the core must prepare:
-    ``"teacher"`` (an EMA copy of the encoder).
+    ``factory`` is ``"module:attribute"``; it is called as ``factory(options, setup)`` (see the subclasses).
+    ``presets`` maps a dataset's name to option values that differ from the defaults there. ``needs`` names what the
+    core must prepare: ``"teacher"`` (an EMA copy of the encoder).
     """
 
     name: str
@@ -75,7 +76,7 @@ class Provider:
         return loaded
 
     def resolve_options(self, dataset: str, chosen: Mapping[str, Any]) -> Options:
-        """Defaults, overridden by the preset of ``dataset``, overridden by ``chosen``. Raises pydantic's ValidationError."""
+        """Defaults under the preset of ``dataset`` under ``chosen``. Raises pydantic's ValidationError."""
         return self.options(**{**self.presets.get(dataset, {}), **chosen})
 
 
@@ -113,7 +114,7 @@ class ImageTransformProvider(Provider):
 
 
 class BackboneProvider(Provider):
-    """``factory(options, seed) -> torch.nn.Module`` with ``embedding_dims`` and ``input_size``; see :mod:`harness.models`."""
+    """``factory(options, seed) -> Module`` with ``embedding_dims`` and ``input_size``; see :mod:`harness.models`."""
 
     role = "backbone"
 

@@ -12,7 +12,7 @@ class _Frozen(BaseModel):
 
 
 class Stage(_Frozen):
-    """A stretch of epochs with one optimiser. A new stage starts with a new optimiser and schedule, on the same encoder."""
+    """A stretch of epochs with one optimiser. A new stage begins a new optimiser and schedule, on the same encoder."""
 
     name: str = Field(description="Name of the stage, as shown in progress and records.")
     epochs: int = Field(ge=0, description="Epochs of the stage.")

@@ -1,7 +1,7 @@
 """The settings of a run: typed, from a TOML file and ``--set``, saved fully resolved with each run.
 
-Precedence, lowest first: a part's defaults, its preset for the dataset, the recipe, the settings file, the command line.
-The resolved file (``runs/NAME/settings.toml``) names every value; running from it gives the same run.
+Precedence, lowest first: a part's defaults, its preset for the dataset, the recipe, the settings file, the command
+line. The resolved file (``runs/NAME/settings.toml``) names every value; running from it gives the same run.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class EvaluationSettings(_Section):
     every: int = Field(0, ge=0, description="Evaluate every n epochs as well as at the end; 0 = at the end only.")
     trials: int = Field(10, ge=1, description="Galleries drawn.")
     flip: bool = Field(True, description="Average the features of image and mirror image, then L2-normalise.")
-    resize: Literal["bicubic", "bilinear", "lanczos"] = Field("bicubic", description="Filter for test images (peers: lanczos).")
+    resize: Literal["bicubic", "bilinear", "lanczos"] = Field(
+        "bicubic", description="Filter for test images (peers: lanczos)."
+    )
 
 
 class ComputeSettings(_Section):
@@ -50,7 +52,8 @@ class ComputeSettings(_Section):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps, ...")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="auto: bf16 autocast where the hardware multiplies it (GPU; CPU with AMX or AVX-512 BF16), else fp32.",
+        description="auto: bf16 autocast where the hardware multiplies it (GPU; CPU with AMX or AVX-512 BF16), "
+        "else fp32.",
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0 = as many as this process may use.")
 
@@ -120,6 +123,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         target = nested
         for step in path[:-1]:
             target = target.setdefault(step, {})
+            if not isinstance(target, dict):
+                raise SettingsError(f"--set {assignment!r} goes into {step!r}, which another --set gave a plain value.")
         target[path[-1]] = _value(text.strip())
     return nested
 

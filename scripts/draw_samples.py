@@ -1,6 +1,6 @@
 """Draw the sample sheet of the rendered dataset: one row per identity, one column per camera.
 
-    python scripts/draw_samples.py docs/images/rendered-samples.png
+python scripts/draw_samples.py docs/images/rendered-samples.png
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def draw_sheet(identities: list[int], *, seed: int) -> Image.Image:
         spectrum = "infrared" if camera in (3, 6) else "visible"
         pen.multiline_text((x, 4), f"camera {camera}\n{spectrum}", fill="black", font=font)
         for row, identity in enumerate(identities):
-            pixels = render_image(
-                seed, identity=identity, camera=camera, number=number, size=(height, width)
-            )
+            pixels = render_image(seed, identity=identity, camera=camera, number=number, size=(height, width))
             zoomed = Image.fromarray(pixels).resize((width * _ZOOM, height * _ZOOM), Image.Resampling.NEAREST)
             sheet.paste(zoomed, (x, _TOP + row * step_y))
     for row, identity in enumerate(identities):
@@ -45,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--identities", type=int, nargs="+", default=list(range(1, 9)))
     options = parser.parse_args()
-    draw_sheet(options.identities, seed=options.seed).save(options.output, optimize=True)
+    draw_sheet(options.identities, seed=options.seed).quantize(256).save(options.output, optimize=True)
 
 
 if __name__ == "__main__":

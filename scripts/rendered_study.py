@@ -1,8 +1,8 @@
 """The reference table of the rendered dataset: every row of it, from nothing.
 
-Runs each row on dataset seeds 1 and 2 with training seeds 0, 1 and 2 (finished runs are kept, so an interrupted study goes
-on), computes the training-free cues, and prints one Markdown table: mean over the dataset seeds' runs and the sample
-deviation over all six. About an hour on two cores.
+Runs each row on dataset seeds 1 and 2 with training seeds 0, 1 and 2 (finished runs are kept, so an interrupted study
+goes on), computes the training-free cues, and prints one Markdown table: mean over the dataset seeds' runs and the
+sample deviation over all six. About an hour on two cores.
 
     .venv/bin/python scripts/rendered_study.py --out runs/study
 """
@@ -84,7 +84,9 @@ def _ari(records: list[Record]) -> str:
         return ""
     last = [record.pseudo_labels[-1].partitions for record in records]
     return " / ".join(
-        f"{statistics.fmean(p[name].ari or 0.0 for p in last):.2f}" for name in ("visible", "infrared") if name in last[0]
+        f"{statistics.fmean(p[name].ari or 0.0 for p in last):.2f}"
+        for name in ("visible", "infrared")
+        if name in last[0]
     )
 
 

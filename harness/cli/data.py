@@ -15,7 +15,9 @@ def data() -> None:
 
 
 @data.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to make; must not exist or be empty.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder to make; must not exist or be empty."
+)
 @click.option("--size", type=click.Choice(["tiny", "small", "full"]), default="small", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Dataset seed.")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes; default: all cores.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 from pydantic_core import PydanticUndefined
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +19,8 @@ from harness.providers import Provider
 
 @click.command()
 @click.argument("name", required=False)
-def plugins(name: str | None) -> None:
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def plugins(name: str | None, debug: bool) -> None:
     """List installed plugins, or explain the parts and options of the plugin NAME."""
     catalogue, console = Catalogue(), Console()
     if name is None:
@@ -35,7 +37,8 @@ def _overview(catalogue: Catalogue) -> Table:
         status = "ok" if plugin.problem is None else f"broken: {plugin.problem}"
         offers = ", ".join((*plugin.roles, *(["recipe"] if plugin.has_recipe else [])))
         origin = f"{plugin.distribution} {plugin.version}".strip()
-        table.add_row(plugin.name, card.kind if card else "", offers, paper, origin, status)
+        cells = (plugin.name, card.kind if card else "", offers, paper, origin, status)
+        table.add_row(*map(escape, cells))
     return table
 
 
@@ -43,18 +46,20 @@ def _describe(plugin: Plugin, console: Console) -> None:
     card = plugin.card
     if card is None:
         return
-    console.print(f"[bold]{plugin.name}[/bold] ({card.kind}, {plugin.distribution} {plugin.version}): {card.summary}")
+    origin = f"{card.kind}, {plugin.distribution} {plugin.version}"
+    console.print(f"[bold]{escape(plugin.name)}[/bold] ({origin}): {escape(card.summary)}")
     if card.paper:
-        console.print(f"{card.paper.title}. {card.paper.venue} {card.paper.year}. {card.paper.url}".strip())
+        paper = f"{card.paper.title}. {card.paper.venue} {card.paper.year}. {card.paper.url}"
+        console.print(paper.strip(), markup=False)
     if plugin.has_recipe:
         console.print("It has a training recipe of its own: the first-named plugin's recipe rules a run.")
     for provider in plugin.providers:
         console.print()
-        console.print(f"[bold]{provider.role} {provider.name}[/bold]: {provider.summary}")
+        console.print(f"[bold]{provider.role} {provider.name}[/bold]: {escape(provider.summary)}")
         _print_options(provider, console)
         for dataset, preset in sorted(provider.presets.items()):
             values = ", ".join(f"{key} = {value}" for key, value in sorted(preset.items()))
-            console.print(f"  preset on {dataset}: {values}", highlight=False)
+            console.print(f"  preset on {dataset}: {values}", markup=False, highlight=False)
 
 
 def _print_options(provider: Provider, console: Console) -> None:

@@ -16,9 +16,12 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 def _seeds(text: str) -> tuple[int, ...]:
     try:
-        return tuple(dict.fromkeys(int(seed) for seed in text.split(",") if seed.strip()))
-    except ValueError as error:
-        raise SettingsError(f"--seeds takes whole numbers separated by commas, like 0,1,2; got {text!r}.") from error
+        seeds = tuple(dict.fromkeys(int(seed) for seed in text.split(",") if seed.strip()))
+    except ValueError:
+        seeds = ()
+    if not seeds:
+        raise SettingsError(f"--seeds takes whole numbers separated by commas, like 0,1,2; got {text!r}.")
+    return seeds
 
 
 @click.command()
@@ -34,15 +37,20 @@ def _seeds(text: str) -> tuple[int, ...]:
 @click.option("--clusterer", help="Which clusterer, if several plugins bring one.")
 @click.option("--memory", help="Which memory, if several plugins bring one.")
 @click.option("--recipe", "recipe_of", help="Whose recipe, if not the first plugin's.")
-@click.option("--reference", type=click.Choice(["pretrained", "supervised", "oracle-association"]),
-              help="Make a reference row instead of a method's.")
+@click.option(
+    "--reference",
+    type=click.Choice(["pretrained", "supervised", "oracle-association"]),
+    help="Make a reference row instead of a method's.",
+)
 @click.option("--eval-every", type=click.IntRange(min=0), help="Evaluate every n epochs (default: at the end only).")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
 @click.option("--threads", type=click.IntRange(min=0), help="CPU threads; 0 = all.")
 @click.option("--name", help="Name of the run.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of this run; finished runs are left alone.")
+@click.option(
+    "--resume", is_flag=True, help="Go on from the last checkpoint of this run; finished runs are left alone."
+)
 @click.option("--force", is_flag=True, help="Replace an earlier run of the same name.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")

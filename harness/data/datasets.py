@@ -52,7 +52,9 @@ def rendered(options: RenderedOptions, root: Path | None, progress: Progress | N
 def sysu_mm01(options: SysuOptions, root: Path | None, progress: Progress | None = None) -> Dataset:
     """SYSU-MM01 from its own tree. Raises SettingsError without a folder, DataError if the tree is not as expected."""
     if root is None:
-        raise SettingsError("The dataset 'sysu-mm01' is read from disk: add --data DIR, the folder holding cam1 .. cam6 and exp.")
+        raise SettingsError(
+            "The dataset 'sysu-mm01' is read from disk: add --data DIR, the folder holding cam1 .. cam6 and exp."
+        )
     return Dataset(
         "sysu-mm01",
         root,

@@ -16,7 +16,7 @@ _NAME = re.compile(r"epoch-(\d{5})\.pt")
 
 
 def save_checkpoint(folder: Path, epochs_done: int, state: dict[str, Any]) -> Path:
-    """Write the state after ``epochs_done`` epochs. A crash leaves either the old files or the new one, never half a file."""
+    """Write the state after ``epochs_done`` epochs. A crash leaves the old files or the new one, never half a file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epochs_done:05d}.pt"
     aside = path.with_suffix(".tmp")

@@ -31,8 +31,8 @@ class FeatureStore:
         """The features [N, D]. Raises ContractError for unknown names or a request that comes too late."""
         if encoder not in self._encoders:
             raise ContractError(
-                f"there is no encoder {encoder!r} in this run (there is: {', '.join(self._encoders)}). A part that needs "
-                "the teacher says so with needs=('teacher',) in its provider."
+                f"there is no encoder {encoder!r} in this run (there is: {', '.join(self._encoders)}). A part that "
+                "needs the teacher says so with needs=('teacher',) in its provider."
             )
         if view not in VIEWS:
             raise ContractError(f"there is no view {view!r}; views are {', '.join(VIEWS)}.")

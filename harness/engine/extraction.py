@@ -26,7 +26,7 @@ def pixel_statistics(encoder: nn.Module) -> tuple[Triple, Triple]:
 
 
 def channel_view(images_B3HW: Tensor, modality_B: Tensor, view: str) -> Tensor:
-    """``images`` with one channel of the visible ones copied into all three ("red", "green", "blue"), or as they are."""
+    """``images`` with one channel of the visible ones ("red", "green", "blue") copied into all three, or unchanged."""
     if view == "plain":
         return images_B3HW
     channel = images_B3HW[:, _CHANNELS[view]][:, None].expand_as(images_B3HW)
@@ -50,8 +50,8 @@ def extract_features(
     """Embeddings of M images by name, float32 [M, D], on ``device``.
 
     Each is the mean of the L2-normalised embeddings of image and mirror image (``flip``), L2-normalised again if
-    ``renorm`` (baseline.md 4, step 1). ``gather(index [B]) -> uint8 [B, 3, H, W]``. ``rows`` limits the pass to some images;
-    the others stay zero.
+    ``renorm`` (baseline.md 4, step 1). ``gather(index [B]) -> uint8 [B, 3, H, W]``. ``rows`` limits the pass to some
+    images; the others stay zero.
     """
     mean, std = pixel_statistics(getattr(encoder, "module", encoder))
     was_training = encoder.training

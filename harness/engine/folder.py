@@ -17,7 +17,7 @@ from harness.errors import RunError
 
 
 class RunFolder:
-    """``runs/NAME/``: settings.toml, metrics.jsonl, record.json, embeddings.safetensors, weights.safetensors, checkpoint/."""
+    """``runs/NAME/``: settings.toml, metrics.jsonl, record.json, embeddings and weights (.safetensors), checkpoint/."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,7 +51,9 @@ class RunFolder:
             lock.acquire()
         except Timeout as error:
             who = owner.read_text().strip() if owner.exists() else "another process"
-            raise RunError(f"The run folder {self.path} is in use by {who}. Wait for it, or give this run another --name.") from error
+            raise RunError(
+                f"The run folder {self.path} is in use by {who}. Wait for it, or give this run another --name."
+            ) from error
         try:
             owner.write_text(f"process {os.getpid()}\n")
             yield

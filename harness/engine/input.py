@@ -41,7 +41,15 @@ class DrawStream:
     """The batches of one draw for one epoch; a function of (seed, epoch, draw), so it needs no saved state."""
 
     def __init__(
-        self, source: ImageSource, labels: PseudoLabels, *, draw: Draw, recipe: Recipe, seed: int, epoch: int, iterations: int
+        self,
+        source: ImageSource,
+        labels: PseudoLabels,
+        *,
+        draw: Draw,
+        recipe: Recipe,
+        seed: int,
+        epoch: int,
+        iterations: int,
     ) -> None:
         self.source, self.labels, self.draw, self.recipe = source, labels, draw, recipe
         self.iterations = iterations
@@ -111,4 +119,3 @@ class DrawStream:
             draw=self.draw,
             pseudo_labels=self.labels,
         )
-

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.contracts import Batch, Embeddings, Loss, Memory
 from harness.engine.epoch import Epoch
-from harness.errors import ContractError, TrainingError
+from harness.errors import ContractError, HarnessError, TrainingError
 from harness.plugins import Chosen
 
 
@@ -34,8 +35,8 @@ def objective(
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """The sum of all terms that carry gradient (None if there is none), and each term's value by name.
 
-    Raises ContractError for a term that is not a scalar tensor; TrainingError, naming term and plugin, for one that is NaN
-    or infinite.
+    Raises ContractError for a term that is not a scalar tensor; TrainingError, naming term and plugin, for one that is
+    NaN or infinite.
     """
     total: Tensor | None = None
     values: dict[str, Tensor] = {}
@@ -43,7 +44,11 @@ def objective(
         loss = working.part
         if not isinstance(loss, Loss):
             raise ContractError(f"The {working.label} is not a harness.Loss.")
-        for name, term in loss.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name)).items():
+        with blame(working):
+            terms = loss.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name))
+            if not isinstance(terms, Mapping):
+                raise ContractError(f"terms must be a mapping of names to scalars; got {type(terms).__name__}.")
+        for name, term in terms.items():
             _check(term, name, working)
             values[name] = term.detach()
             if term.requires_grad:
@@ -57,6 +62,25 @@ def _check(term: Tensor, name: str, working: Working) -> None:
         raise ContractError(f"The term {name!r} of the {working.label} must be a scalar float tensor; got {got}.")
     if not bool(torch.isfinite(term)):
         raise TrainingError(
-            f"The term {name!r} of the {working.label} became {float(term)}. Training stopped; the last checkpoint is "
-            "kept. A lower learning rate (--set recipe.learning_rate=...) or a higher temperature often helps."
+            f"The term {name!r} of the {working.label} became {float(term.detach())}. Training stopped; the last "
+            "checkpoint is kept. A lower learning rate (--set recipe.learning_rate=...) or a higher temperature often helps."
         )
+
+
+class blame:
+    """Names the part at fault in errors that arise inside the block. Harness errors keep their class."""
+
+    def __init__(self, working: Working) -> None:
+        self.working = working
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ContractError):
+            raise ContractError(f"The {self.working.label} broke its contract: {error}") from error
+        if isinstance(error, HarnessError) or not isinstance(error, Exception):
+            return
+        if isinstance(error, torch.OutOfMemoryError):
+            return
+        raise ContractError(f"The {self.working.label} failed: {type(error).__name__}: {error}") from error

@@ -30,7 +30,7 @@ class Plan:
 
 def plan_run(settings: Settings, catalogue: Catalogue | None = None) -> Plan:
     """Resolve plugins, recipe, options, encoder and dataset. Raises PluginError or SettingsError."""
-    catalogue = catalogue or Catalogue()
+    catalogue = Catalogue() if catalogue is None else catalogue
     named = [catalogue.require(name) for name in settings.plugins]
     dataset = _choose(DatasetProvider, settings.dataset, [CORE, *named], settings.data, dataset=settings.dataset)
     selection = select(
@@ -53,13 +53,18 @@ def plan_run(settings: Settings, catalogue: Catalogue | None = None) -> Plan:
     return Plan(resolved(settings, selection, recipe, backbone, dataset), selection, recipe, backbone, dataset)
 
 
-def _choose(
-    kind: type[Provider], name: str, plugins: list[Plugin], options: dict[str, Any], *, dataset: str
-) -> Chosen:
-    offers = {provider.name: (plugin, provider) for plugin in reversed(plugins) for provider in plugin.offers(kind)}
-    if name not in offers:
-        raise PluginError(f"There is no {kind.role} {name!r} among the named plugins. {suggest(name, offers)}")
-    plugin, provider = offers[name]
+def _choose(kind: type[Provider], name: str, plugins: list[Plugin], options: dict[str, Any], *, dataset: str) -> Chosen:
+    offers = [(plugin, provider) for plugin in plugins for provider in plugin.offers(kind)]
+    found = [(plugin, provider) for plugin, provider in offers if provider.name == name]
+    if not found:
+        names = {provider.name for _, provider in offers}
+        raise PluginError(f"There is no {kind.role} {name!r} among the named plugins. {suggest(name, names)}")
+    if len({provider.factory for _, provider in found}) > 1:
+        both = " and ".join(repr(plugin.name) for plugin, _ in found)
+        raise PluginError(
+            f"The plugins {both} each provide a {kind.role} {name!r}: rename one, or name one plugin only."
+        )
+    plugin, provider = found[0]
     section = "model" if kind is BackboneProvider else "data"
     for option in options:
         if option not in provider.options.model_fields:

@@ -1,4 +1,4 @@
-"""Reference rows: what hidden identities would give. Probes of the harness, not methods; records and tables mark them."""
+"""Reference rows: what hidden identities would give. Probes of the harness, not methods; marked in every table."""
 
 from __future__ import annotations
 

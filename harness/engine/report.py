@@ -32,7 +32,16 @@ from harness.leaderboard.record import (
     now,
 )
 
-_PACKAGES = ("vireid-harness", "torch", "torchvision", "faiss-gpu", "numpy", "scipy", "scikit-learn", "lightning-fabric")
+_PACKAGES = (
+    "vireid-harness",
+    "torch",
+    "torchvision",
+    "faiss-gpu",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "lightning-fabric",
+)
 
 
 @dataclass
@@ -103,7 +112,9 @@ def make_record(
         seed=settings.seed,
         reference=settings.reference,
         pseudo_labels=[
-            EpochLabels(epoch=row["epoch"], stage=row["stage"], **row["labels"]) for row in history.rows if "labels" in row
+            EpochLabels(epoch=row["epoch"], stage=row["stage"], **row["labels"])
+            for row in history.rows
+            if "labels" in row
         ],
         skipped_epochs=[row["epoch"] for row in history.rows if "skipped" in row],
         cost=_cost(plan, trainer, clock),

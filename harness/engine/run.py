@@ -113,7 +113,8 @@ def _prepare(plan: Plan, folder: RunFolder, show: Show) -> _Run:
             for manifest, resize in ((dataset.train, "bicubic"), (dataset.test, settings.evaluation.resize))
         ]
     train = TrainIndex(
-        torch.as_tensor(dataset.train.modality).to(fabric.device), torch.as_tensor(dataset.train.camera).to(fabric.device)
+        torch.as_tensor(dataset.train.modality).to(fabric.device),
+        torch.as_tensor(dataset.train.camera).to(fabric.device),
     )
     setup = Setup(train=train, dataset=settings.dataset, embedding_dims=dict(encoder.embedding_dims))
     transforms = [chosen.make() for chosen in plan.selection.transforms]
@@ -139,7 +140,9 @@ def _prepare(plan: Plan, folder: RunFolder, show: Show) -> _Run:
 def _check_encoder(encoder: nn.Module, plan: Plan) -> None:
     for attribute in ("embedding_dims", "input_size"):
         if not hasattr(encoder, attribute):
-            raise WeightsError(f"The encoder {plan.backbone.name!r} lacks the attribute {attribute!r}; see harness.models.")
+            raise WeightsError(
+                f"The encoder {plan.backbone.name!r} lacks the attribute {attribute!r}; see harness.models."
+            )
 
 
 def _cache(manifest: Manifest, encoder: nn.Module, *, resize: Any, show: Show) -> ImageCache:
@@ -308,5 +311,7 @@ def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> N
         save_file(tensors, aside, metadata=metadata)
     except (OSError, RuntimeError) as error:
         aside.unlink(missing_ok=True)
-        raise RunError(f"Cannot write {path}: {error}. The checkpoint is kept: free some space and use --resume.") from error
+        raise RunError(
+            f"Cannot write {path}: {error}. The checkpoint is kept: free some space and use --resume."
+        ) from error
     os.replace(aside, path)

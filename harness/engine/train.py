@@ -27,10 +27,10 @@ from harness.engine.cost import Clock
 from harness.engine.epoch import Epoch, Extract, FeatureStore
 from harness.engine.extraction import extract_features
 from harness.engine.input import DrawStream, ImageSource
-from harness.engine.objective import Working, objective
+from harness.engine.objective import Working, blame, objective
 from harness.engine.randomness import derive_seed
 from harness.engine.teacher import make_teacher, update_teacher
-from harness.errors import ContractError, HarnessError, TrainingError
+from harness.errors import ContractError, TrainingError
 from harness.recipe import Recipe
 from harness.settings import FeatureSettings
 
@@ -117,8 +117,17 @@ class Trainer:
                 sums[name] += value
                 counts[name] += 1
             self.on_step(iteration + 1, stage.iterations)
+        self._require_finite_weights(index)
         report.losses = {name: float(total) / counts[name] for name, total in sums.items()}
         return report
+
+    def _require_finite_weights(self, index: int) -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters()):
+            raise TrainingError(
+                f"The weights of the encoder became NaN or infinite in epoch {index + 1}, though every term was "
+                "finite: a gradient was not. Training stopped; the last checkpoint is kept. A lower learning rate (--set "
+                "recipe.learning_rate=...) often helps."
+            )
 
     @property
     def _memory(self) -> Memory:
@@ -145,9 +154,7 @@ class Trainer:
         )
 
     def _extract(self, encoders: Mapping[str, nn.Module]) -> Extract:
-        return make_extract(
-            encoders, self.source, settings=self.features, clock=self.clock, device=self.fabric.device
-        )
+        return make_extract(encoders, self.source, settings=self.features, clock=self.clock, device=self.fabric.device)
 
     def _labels(self, context: Epoch) -> PseudoLabels:
         if self.override_labels is not None:
@@ -181,8 +188,8 @@ class Trainer:
         report.skipped = "every image is an outlier: no cluster to train on"
         if self.epochs_without_clusters >= MOST_EPOCHS_WITHOUT_CLUSTERS:
             raise TrainingError(
-                f"In {self.epochs_without_clusters} epochs in a row every image was an outlier, so there was nothing to "
-                "train on. The encoder is kept. Try a larger eps or fewer min_samples "
+                f"In {self.epochs_without_clusters} epochs in a row every image was an outlier, so there was nothing "
+                "to train on. The encoder is kept. Try a larger eps or fewer min_samples "
                 f"(--set {self.parts.clusterer.chosen.name}.eps=0.7), or pre-trained weights."
             )
         return report
@@ -255,10 +262,14 @@ class Trainer:
         return {
             "encoder": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
-            "teacher": self.teacher.state_dict() if self.teacher is not None else None,
+            "teacher": self._teacher_state() if self.teacher is not None else None,
             "parts": {working.chosen.name: working.part.state_dict() for working in self.parts},  # type: ignore[attr-defined]
             "epochs_without_clusters": self.epochs_without_clusters,
         }
+
+    def _teacher_state(self) -> dict[str, Any]:
+        # Part by part: the averaged model cannot read back what its own state_dict gives for a Fabric module.
+        return {"encoder": self.teacher.module.state_dict(), "steps": self.teacher.n_averaged}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
@@ -267,7 +278,8 @@ class Trainer:
             self.optimiser = self._new_optimiser()
             self.optimiser.load_state_dict(state["optimiser"])
         if state["teacher"] is not None and self.teacher is not None:
-            self.teacher.load_state_dict(state["teacher"])
+            self.teacher.module.load_state_dict(state["teacher"]["encoder"])
+            self.teacher.n_averaged.copy_(state["teacher"]["steps"])
         for working in self.parts:
             working.part.load_state_dict(state["parts"].get(working.chosen.name, {}))
         self.epochs_without_clusters = state["epochs_without_clusters"]
@@ -330,22 +342,3 @@ def _checked(labels: object) -> PseudoLabels:
     if not isinstance(labels, PseudoLabels):
         raise ContractError(f"expected harness.PseudoLabels; got {type(labels).__name__}.")
     return labels
-
-
-class blame:  # noqa: N801 - reads as a word in `with`
-    """Names the part at fault in errors that arise inside the block. Harness errors keep their class."""
-
-    def __init__(self, working: Working) -> None:
-        self.working = working
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ContractError):
-            raise ContractError(f"The {self.working.label} broke its contract: {error}") from error
-        if isinstance(error, HarnessError) or not isinstance(error, Exception):
-            return
-        if isinstance(error, torch.OutOfMemoryError):
-            return
-        raise ContractError(f"The {self.working.label} failed: {type(error).__name__}: {error}") from error

@@ -20,7 +20,7 @@ INPUT_SIZE = (64, 32)
 _STAGES = ((32, 1), (64, 2), (128, 2))  # channels, stride
 _STEM_CHANNELS = 32
 _STRIPS = 8
-_SHIPPED = "small_mild200.safetensors"
+_SHIPPED = "small_mild150.safetensors"
 
 
 class SmallTwoStream(nn.Module):
@@ -95,9 +95,7 @@ class BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(width)
         self.skip: nn.Module = nn.Identity()
         if stride != 1 or channels != width:
-            self.skip = nn.Sequential(
-                nn.Conv2d(channels, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
-            )
+            self.skip = nn.Sequential(nn.Conv2d(channels, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, maps: Tensor) -> Tensor:
         out = torch.relu(self.norm1(self.conv1(maps)))

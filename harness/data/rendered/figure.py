@@ -206,7 +206,7 @@ class _Painter:
         if window.is_empty:
             return
         distance, v, u = capsule(window, start, hand, radius * 1.25, radius * 0.8)
-        share = 0.0
+        share: Array | float = 0.0
         if person.upper_pattern in ("bands", "check", "dots"):
             share = second_cloth(
                 person.upper_pattern, u * 0.4, v, periods=person.upper_periods, phase=person.upper_phase
@@ -247,9 +247,7 @@ class _Painter:
         """Hair on top of the head, down to ``down_to`` head lengths below the crown."""
         head = self.person.head
         radius = (0.84 * head, 1.06 * head) if self.person.hair != "full" else (0.98 * head, 1.14 * head)
-        window = self.canvas.window(
-            centre[0] - radius[0], centre[0] + radius[0], centre[1] - radius[1], down_to * head
-        )
+        window = self.canvas.window(centre[0] - radius[0], centre[0] + radius[0], centre[1] - radius[1], down_to * head)
         if window.is_empty:
             return
         reach = np.hypot((window.x - centre[0]) / radius[0], (window.y - centre[1]) / radius[1])

@@ -10,11 +10,12 @@ Shape suffixes: H, W the canvas; h, w the window that a shape touches; C colour 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Point = tuple[float, float]
 
 

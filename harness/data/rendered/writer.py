@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -74,9 +76,7 @@ def write_rendered(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def ensure_rendered(
-    *, size: str, seed: int, cache_root: Path | None = None, progress: Progress | None = None
-) -> Path:
+def ensure_rendered(*, size: str, seed: int, cache_root: Path | None = None, progress: Progress | None = None) -> Path:
     """The folder of a rendered dataset, rendered now unless it is in the cache.
 
     Processes that ask for the same dataset at once wait for the one that renders it.
@@ -189,8 +189,16 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Cell], int], list[Cell
         yield map
         return
     # Spawned, not forked: the caller may hold threads (torch, faiss) that a forked child would wait for.
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield partial(pool.imap_unordered, chunksize=8)
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield partial(pool.map, chunksize=8)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "A rendering process ended early. A script that renders with several workers needs the guard "
+            '`if __name__ == "__main__":`; if it has one, try `workers=1`.'
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _default_workers(plan: Size) -> int:
