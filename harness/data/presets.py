@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from harness.data.augment import Augmentation, infrared, visible_exchange, visible_plain
 
-_RENDERED = {"pad": 4, "brightness_gamma": 0.3}
+_RENDERED = {"pad": 4, "brightness_gamma": 0.3, "erase_area": (0.02, 0.2)}
 
 PRESETS: Mapping[str, Augmentation] = MappingProxyType(
     {

@@ -63,7 +63,8 @@ def _check(term: Tensor, name: str, working: Working) -> None:
     if not bool(torch.isfinite(term)):
         raise TrainingError(
             f"The term {name!r} of the {working.label} became {float(term.detach())}. Training stopped; the last "
-            "checkpoint is kept. A lower learning rate (--set recipe.learning_rate=...) or a higher temperature often helps."
+            "checkpoint is kept. A lower learning rate (--set recipe.learning_rate=...) or a higher temperature often "
+            "helps."
         )
 
 

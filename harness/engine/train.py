@@ -125,8 +125,8 @@ class Trainer:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters()):
             raise TrainingError(
                 f"The weights of the encoder became NaN or infinite in epoch {index + 1}, though every term was "
-                "finite: a gradient was not. Training stopped; the last checkpoint is kept. A lower learning rate (--set "
-                "recipe.learning_rate=...) often helps."
+                "finite: a gradient was not. Training stopped; the last checkpoint is kept. A lower learning rate "
+                "(--set recipe.learning_rate=...) often helps."
             )
 
     @property
