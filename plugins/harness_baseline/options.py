@@ -55,9 +55,6 @@ class ClusterMemoryOptions(Options):
     )
 
 
-CLUSTER_MEMORY_PRESETS: dict[str, dict[str, Any]] = {"rendered": {"momentum": 0.7}}
-
-
 class ContrastOptions(Options):
     """Cluster contrast within each partition of the draw."""
 
