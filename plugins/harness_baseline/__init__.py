@@ -26,7 +26,6 @@ from harness import (
     hookimpl,
 )
 from harness_baseline.options import (
-    CLUSTER_MEMORY_PRESETS,
     CONTRAST_PRESETS,
     MODALITY_DBSCAN_PRESETS,
     ClusterMemoryOptions,
@@ -88,7 +87,6 @@ class Baseline:
             "harness_baseline.memory:ClusterMemory",
             "One prototype per cluster: the mean at the start of an epoch, then updated with momentum.",
             ClusterMemoryOptions,
-            CLUSTER_MEMORY_PRESETS,
         )
 
     @staticmethod

@@ -30,7 +30,6 @@ from harness_baseline import CONTRAST
 from harness_chcr.options import (
     CHC_PRESETS,
     IPR_PRESETS,
-    JOINT_MEMORY_PRESETS,
     MODALITY_CONTRAST_PRESETS,
     TONE_PRESETS,
     ChcOptions,
@@ -103,7 +102,6 @@ class Chcr:
             "harness_chcr.memory:JointMemory",
             "The cluster memory with CHCR's momentum: a joint bank and one per modality.",
             JointMemoryOptions,
-            JOINT_MEMORY_PRESETS,
         )
 
     @staticmethod
