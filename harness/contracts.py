@@ -175,9 +175,9 @@ class PseudoLabels:
             if name in self._given and bool((self._given[name].labels[foreign] >= 0).any()):
                 raise ContractError(f"partition {name!r} labels images of the other modality; they must be -1.")
         for (source, target), link in self._links.items():
-            if source not in self._given or target not in self._given:
+            if not (self._linkable(source) and self._linkable(target)):
                 raise ContractError(f"link {source!r} -> {target!r} joins partitions that were not given.")
-            rows, limit = self._given[source].num_clusters, self._given[target].num_clusters
+            rows, limit = self[source].num_clusters, self[target].num_clusters
             if not isinstance(link, Tensor) or link.dtype != torch.int64 or link.shape != (rows,):
                 got = f"{link.dtype} {list(link.shape)}" if isinstance(link, Tensor) else type(link).__name__
                 raise ContractError(f"link {source!r} -> {target!r} must be an int64 tensor [{rows}]; got {got}.")
@@ -197,6 +197,9 @@ class PseudoLabels:
         """Names of all partitions that can be had, given first."""
         names = ("visible", "infrared", "joint")
         return self.given + tuple(n for n in names if n not in self._given and self._derivable(n))
+
+    def _linkable(self, name: str) -> bool:
+        return name in self._given or (name in ("visible", "infrared") and "joint" in self._given)
 
     def _derivable(self, name: str) -> bool:
         if name in ("visible", "infrared"):
@@ -313,15 +316,13 @@ class PseudoLabels:
     ) -> PseudoLabels:
         """A copy with these partitions and links put in place of, or beside, the given ones.
 
-        Naming a derived partition in ``links`` makes it a given one. Links of a replaced partition are dropped.
+        Links may also join the restrictions of the joint partition; they then stand in for the links through it. Links
+        of a replaced partition, and of restrictions of a replaced joint one, are dropped.
         """
         changed = dict(partitions or {})
-        ends = {name for pair in (links or {}) for name in pair}
-        held = {name: self[name] for name in ends if name not in self._given and name not in changed}
-        kept = {pair: link for pair, link in self._links.items() if not set(pair) & set(changed)}
-        return PseudoLabels(
-            self.train, {**self._given, **held, **changed}, {**kept, **(links or {})}, draws=self._draws
-        )
+        stale = set(changed) | ({"visible", "infrared"} - set(self._given) if "joint" in changed else set())
+        kept = {pair: link for pair, link in self._links.items() if not set(pair) & stale}
+        return PseudoLabels(self.train, {**self._given, **changed}, {**kept, **(links or {})}, draws=self._draws)
 
     def drop(self, rows: Tensor, *, min_size: int = 1) -> PseudoLabels:
         """A copy in which the images of the boolean mask ``rows`` [N] are outliers of every partition.
@@ -330,10 +331,14 @@ class PseudoLabels:
         """
         new, maps = {}, {}
         for name, partition in self._given.items():
-            labels, maps[name] = compact(torch.where(rows, OUTLIER, partition.labels), min_size=min_size)
-            grown = partition.num_clusters - maps[name].numel()
-            maps[name] = torch.cat([maps[name], maps[name].new_full((grown,), OUTLIER)])
-            new[name] = labels
+            new[name], old_to_new = compact(torch.where(rows, OUTLIER, partition.labels), min_size=min_size)
+            missing = partition.num_clusters - old_to_new.numel()
+            maps[name] = torch.cat([old_to_new, old_to_new.new_full((missing,), OUTLIER)])
+        after = PseudoLabels(self.train, new)
+        for name in {name for pair in self._links for name in pair} - set(maps):
+            to_joint, from_joint = self.link(name, "joint"), after.link("joint", name)
+            if to_joint is not None and from_joint is not None:
+                maps[name] = follow(follow(to_joint, maps["joint"]), from_joint)
         links = {
             (source, target): follow(link, maps[target])[maps[source] >= 0]
             for (source, target), link in self._links.items()

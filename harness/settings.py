@@ -61,7 +61,11 @@ class ComputeSettings(_Section):
 class Settings(_Section):
     """A run's settings. Sections ``model``, ``data``, ``recipe`` and ``options`` hold what the chosen parts define."""
 
-    name: str | None = Field(None, description="Name of the run and of its folder; default: dataset-plugins-sN.")
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=,-]*$",
+        description="Name of the run and of its folder: letters, digits and . _ + = , -; default: dataset-plugins-sN.",
+    )
     plugins: tuple[str, ...] = Field(("baseline",), description="Plugins, in order.")
     dataset: str = Field("rendered", description="Name of the dataset.")
     data_root: Path | None = Field(None, description="Folder of the dataset; the rendered one is made when absent.")

@@ -16,13 +16,21 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+import torch
 from tabulate import tabulate
 
+from harness.builtin import RenderedOptions
+from harness.data.cache import build_cache
+from harness.data.cues import CUES, standardise_by_modality
+from harness.data.datasets import rendered
+from harness.data.places import cache_root
+from harness.evaluation import TestSet, evaluate
 from harness.leaderboard.record import Record, read_record
 
 FULL_CROSS = ["--set", "cross-contrast.weight=1.0", "--set", "cross-contrast.direction=both"]
 FULL_CROSS += ["--set", "cluster-memory.cross_update=off"]
-"""What the oracle probe uses: the question is whether the path across modalities is wired, not what PGM weighs it by."""
+"""For the oracle probe: the question is whether the path across modalities is wired, not what PGM weighs it by."""
 
 ROWS: dict[str, list[str]] = {
     "pre-trained only": ["--plugins", "baseline", "--reference", "pretrained"],
@@ -57,6 +65,8 @@ def main() -> None:
     with ThreadPoolExecutor(chosen.at_once) as pool:
         list(pool.map(lambda job: _run(chosen.out, *job), jobs))
     print(_table(chosen.out, rows, datasets, seeds))
+    if not chosen.rows:
+        print(f"\nTraining-free cues, standardised per modality, same dataset seeds:\n\n{_cue_table(datasets)}")
 
 
 def _name(row: str, dataset: int, seed: int) -> str:
@@ -81,6 +91,25 @@ def _table(out: Path, rows: list[str], datasets: list[int], seeds: list[int]) ->
         body.append([row, *(_cell(records, figure) for figure in FIGURES), _ari(records), _precision(records)])
     headers = ["row", "rank-1", "rank-10", "mAP", "mINP", "ARI visible / infrared", "association precision"]
     return tabulate(body, headers=headers, tablefmt="pipe", disable_numparse=True)
+
+
+def _cue_table(datasets: list[int]) -> str:
+    found: dict[str, list[tuple[float, float]]] = {}
+    for seed in datasets:
+        data = rendered(RenderedOptions(seed=seed), None)
+        cache = build_cache(data.test, size=(64, 32), cache_dir=cache_root() / "images")
+        images = cache.gather(torch.arange(len(data.test))).permute(0, 2, 3, 1).numpy()
+        names = [Path(path).name for path in data.test.paths]
+        test_set = TestSet.from_names(data.test.identity, data.test.camera, names=names)
+        for name, cue in CUES.items():
+            features = standardise_by_modality(cue(images), data.test.modality)
+            unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+            result = evaluate(unit, test_set, data.protocols[0])
+            found.setdefault(name, []).append((100 * result.mean("rank1"), 100 * result.mean("mAP")))
+    body = [
+        [name, *(f"{statistics.fmean(column):.2f}" for column in zip(*v, strict=True))] for name, v in found.items()
+    ]
+    return tabulate(body, headers=["cue", "rank-1", "mAP"], tablefmt="pipe", disable_numparse=True)
 
 
 def _cell(records: list[Record], figure: str) -> str:

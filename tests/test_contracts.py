@@ -183,11 +183,22 @@ class TestPseudoLabels:
         assert before.link("a", "b").tolist() == [0]
         assert before["b"].num_clusters == 1
 
-    def test_linking_derived_partitions_makes_them_given(self) -> None:
+    def test_links_between_restrictions_stand_in_for_those_through_the_joint_partition(self) -> None:
         before = PseudoLabels(TRAIN, {"joint": tensor(0, 1, 1, 1, 0, 1, 1)})
         after = before.replace(links={("visible", "infrared"): tensor(1, 0)})
-        assert set(after.given) == {"joint", "visible", "infrared"}
+        assert after.given == ("joint",)
+        assert after.draws == before.draws
         assert after.link("visible", "infrared").tolist() == [1, 0]
+        assert after.link("infrared", "visible").tolist() == before.link("infrared", "visible").tolist()
+
+    def test_links_between_restrictions_follow_when_images_are_dropped_and_end_when_the_joint_one_is_replaced(
+        self,
+    ) -> None:
+        joint = PseudoLabels(TRAIN, {"joint": tensor(0, 1, 1, 2, 0, 1, 2)})
+        linked = joint.replace(links={("visible", "infrared"): tensor(2, 0, 1)})
+        rows = torch.tensor([True, False, False, False, True, False, False])
+        assert linked.drop(rows).link("visible", "infrared").tolist() == [-1, 0]
+        assert linked.replace({"joint": tensor(0, 0, 0, 0, 0, 0, 0)}).links == {}
 
     def test_dropped_images_leave_every_partition_and_links_follow(self) -> None:
         labels = PseudoLabels(

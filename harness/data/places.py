@@ -11,4 +11,4 @@ import platformdirs
 def cache_root() -> Path:
     """The user's cache folder for the harness; the environment variable ``HARNESS_CACHE`` overrides it."""
     chosen = os.environ.get("HARNESS_CACHE")
-    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("vireid-harness"))
+    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("vireid-harness"))

@@ -50,5 +50,5 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             return state, warnings
         except Exception as error:
             first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            warnings.append(f"The checkpoint {path.name} is damaged ({first_line}); the one before is used.")
+            warnings.append(f"The checkpoint {path.name} is damaged ({first_line}) and was passed over.")
     return None, warnings

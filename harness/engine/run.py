@@ -187,6 +187,8 @@ def _restore(run: _Run) -> int:
     state, warnings = load_latest(run.folder.checkpoints)
     for warning in warnings:
         _warn(run, warning)
+    if warnings:
+        _warn(run, "An older checkpoint is used." if state else "No readable checkpoint is left: the run begins anew.")
     if state is None:
         run.folder.write_metrics([])
         return 0
@@ -227,6 +229,8 @@ def _epoch(run: _Run, index: int) -> None:
     if report.skipped:
         row["skipped"] = report.skipped
         _warn(run, f"epoch {index + 1} skipped: {report.skipped}")
+    if report.silent:
+        _warn(run, f"epoch {index + 1}: {report.silent}")
     every = run.plan.settings.evaluation.every
     if every and (index + 1) % every == 0 and index + 1 < epochs:
         first = run.dataset.protocols[0]
@@ -293,7 +297,9 @@ def _finish(run: _Run) -> Record:
         "identity": torch.as_tensor(test.identity),
         "camera": torch.as_tensor(test.camera),
     }
-    _save(run.folder.embeddings, tensors, {"paths": json.dumps(list(test.paths)), "protocol": record.primary_protocol})
+    # One key: safetensors writes several in no fixed order.
+    about = {"paths": list(test.paths), "protocol": record.primary_protocol}
+    _save(run.folder.embeddings, tensors, {"harness": json.dumps(about, sort_keys=True)})
     weights = {name: t.detach().cpu().contiguous() for name, t in _plain_state(run.trainer.evaluated_encoder()).items()}
     _save(run.folder.weights, weights, {"backbone": run.plan.backbone.name})
     write_record(run.folder.record, record)

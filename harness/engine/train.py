@@ -52,7 +52,7 @@ class Parts:
 
 @dataclass
 class EpochReport:
-    """What happened in one epoch. ``skipped``: why nothing was trained, if so."""
+    """What happened in one epoch. ``skipped``, ``silent``: why nothing was trained (no cluster; no term)."""
 
     epoch: int
     stage: str
@@ -60,6 +60,7 @@ class EpochReport:
     losses: dict[str, float] = field(default_factory=dict)
     labels: PseudoLabels | None = None
     skipped: str | None = None
+    silent: str | None = None
 
 
 @dataclass
@@ -119,6 +120,8 @@ class Trainer:
             self.on_step(iteration + 1, stage.iterations)
         self._require_finite_weights(index)
         report.losses = {name: float(total) / counts[name] for name, total in sums.items()}
+        if not sums:
+            report.silent = "no loss had a term: the encoder was not trained"
         return report
 
     def _require_finite_weights(self, index: int) -> None:
@@ -204,7 +207,8 @@ class Trainer:
             with self.clock("training", images=len(batch)):
                 embeddings = Embeddings(self.encoder(images, batch.modality))
                 loss, terms = objective(self.parts.losses, batch, embeddings, self._memory, context)
-                values.update(terms)
+                for name, value in terms.items():
+                    values[name] = values[name] + value if name in values else value
                 taken.append((batch, embeddings))
                 if loss is not None:
                     total = loss if total is None else total + loss

@@ -19,7 +19,7 @@ from harness_baseline.options import PgmOptions
 class ProgressiveGraphMatching(LabelRefiner):
     """Links ``"visible"`` and ``"infrared"`` both ways, in stages with cross-modality evidence; else changes nothing.
 
-    After a joint clusterer the derived partitions are matched, and are drawn from beside the joint one.
+    After a joint clusterer the restrictions of the joint partition are matched; batches are drawn from it as before.
     """
 
     options: PgmOptions

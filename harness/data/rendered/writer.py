@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock
 from PIL import Image
 
+from harness.data import places
 from harness.data.rendered.image import render_image
 from harness.data.rendered.layout import Cell, Size, find_size, list_cells, split_identities
 from harness.errors import DataError, SettingsError
@@ -26,7 +26,6 @@ RENDERER_VERSION = 1
 """Raised with every change of the rendered pixels or of the layout; caches of other versions are not used."""
 
 JPEG_QUALITY = 95
-CACHE_VARIABLE = "HARNESS_CACHE"
 
 Progress = Callable[[int, int], None]
 
@@ -93,7 +92,7 @@ def ensure_rendered(*, size: str, seed: int, cache_root: Path | None = None, pro
     """
     find_size(size)
     _require_settings(seed, None)
-    root = (cache_root or default_cache_root()) / "rendered" / f"v{RENDERER_VERSION}" / f"{size}-seed{seed}"
+    root = (cache_root or places.cache_root()) / "rendered" / f"v{RENDERER_VERSION}" / f"{size}-seed{seed}"
     if _is_complete(root, size=size, seed=seed):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +101,6 @@ def ensure_rendered(*, size: str, seed: int, cache_root: Path | None = None, pro
             _remove_leftovers(root)
             write_rendered(root, size=size, seed=seed, progress=progress)
     return root
-
-
-def default_cache_root() -> Path:
-    """``$HARNESS_CACHE`` if set, else the user's cache folder for the harness."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("vireid-harness"))
 
 
 def _require_settings(seed: int, workers: int | None) -> None:
