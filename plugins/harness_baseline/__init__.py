@@ -26,7 +26,9 @@ from harness import (
     hookimpl,
 )
 from harness_baseline.options import (
+    CLUSTER_MEMORY_PRESETS,
     CONTRAST_PRESETS,
+    CROSS_CONTRAST_PRESETS,
     MODALITY_DBSCAN_PRESETS,
     ClusterMemoryOptions,
     ContrastOptions,
@@ -87,6 +89,7 @@ class Baseline:
             "harness_baseline.memory:ClusterMemory",
             "One prototype per cluster: the mean at the start of an epoch, then updated with momentum.",
             ClusterMemoryOptions,
+            CLUSTER_MEMORY_PRESETS,
         )
 
     @staticmethod
@@ -127,7 +130,7 @@ class Pgm:
             "harness_baseline.losses:CrossContrastLoss",
             "Contrast of one modality's queries with the linked prototypes of the other.",
             CrossContrastOptions,
-            CONTRAST_PRESETS,
+            CROSS_CONTRAST_PRESETS,
         )
 
     @staticmethod

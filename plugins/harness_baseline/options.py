@@ -63,6 +63,8 @@ class ContrastOptions(Options):
 
 
 CONTRAST_PRESETS: dict[str, dict[str, Any]] = {"rendered": {"temperature": 0.1}}
+CROSS_CONTRAST_PRESETS: dict[str, dict[str, Any]] = {"rendered": {"temperature": 0.1, "direction": "both"}}
+CLUSTER_MEMORY_PRESETS: dict[str, dict[str, Any]] = {"rendered": {"cross_update": "both"}}
 
 
 class PgmOptions(Options):
