@@ -1,6 +1,6 @@
 """Make the weights that the small encoder starts from: visible images of other rendered people, never infrared.
 
-    python scripts/pretrain_small.py harness/models/weights/small_mild120.safetensors
+    python scripts/pretrain_small.py harness/models/weights/small_mild100.safetensors
 
 On real data encoders start from ImageNet weights, which were never shown infrared images of people but carry
 some similarity across modalities. These weights stand in for them: a supervised net over 300 people of a dataset
@@ -30,7 +30,7 @@ PEOPLE_SEED = 7000
 CAMERA_SEEDS = range(7001, 7011)
 IDENTITIES, IMAGES_EACH = 300, 12
 BATCH_IDENTITIES, BATCH_IMAGES = 12, 8
-ITERATIONS, SCHEDULE = 120, 1000
+ITERATIONS, SCHEDULE = 100, 1000
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP, TEMPERATURE = 4e-3, 5e-4, 20, 0.1
 GREY = 0.3  # share of images whose channels are mixed into one
 MARGIN = 4  # pixels by which a crop may move

@@ -35,10 +35,9 @@ FULL_CROSS += ["--set", "cluster-memory.cross_update=off"]
 ROWS: dict[str, list[str]] = {
     "pre-trained only": ["--plugins", "baseline", "--reference", "pretrained"],
     "baseline (intra-modality only)": ["--plugins", "baseline"],
-    "pgm": ["--plugins", "pgm"],
     "pgm, mutual nearest": ["--plugins", "pgm", "--set", "pgm.matching=mutual"],
+    "pgm": ["--plugins", "pgm"],
     "chcr,tsmem": ["--plugins", "chcr,tsmem"],
-    "pgm, random start": ["--plugins", "pgm", "--set", "model.pretrained=false"],
     "oracle association (probe, full cross weight)": [
         "--plugins",
         "pgm",
@@ -47,6 +46,7 @@ ROWS: dict[str, list[str]] = {
         *FULL_CROSS,
     ],
     "supervised (reference)": ["--plugins", "baseline", "--reference", "supervised"],
+    "pgm, random start": ["--plugins", "pgm", "--set", "model.pretrained=false"],
 }
 FIGURES = ("rank1", "rank10", "mAP", "mINP")
 

@@ -20,7 +20,7 @@ INPUT_SIZE = (64, 32)
 _STAGES = ((32, 1), (64, 2), (128, 2))  # channels, stride
 _STEM_CHANNELS = 32
 _STRIPS = 8
-_SHIPPED = "small_mild120.safetensors"
+_SHIPPED = "small_mild100.safetensors"
 
 
 class SmallTwoStream(nn.Module):
