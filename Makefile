@@ -32,7 +32,6 @@ $(INSTALLED): pyproject.toml
 
 demo: $(INSTALLED) ## Train chcr,tsmem on the embedded dataset, evaluate, print the table.
 	$(BIN)/harness run --plugins $(DEMO_PLUGINS) --out runs --name demo --force
-	$(BIN)/harness leaderboard show runs/demo
 
 test: $(INSTALLED) ## Fast tests.
 	$(PYTEST) -n $(WORKERS) --benchmark-disable -m "not slow and not gpu"

@@ -44,6 +44,16 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f" ({error.filename})" if error.filename else ""
+        click.echo(
+            f"harness: {error.strerror or error}{where}. What was finished is kept; --debug shows more.", err=True
+        )
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("harness: interrupted. `harness run ... --resume` goes on from the last checkpoint.", err=True)
         sys.exit(130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,24 @@ def save_checkpoint(folder: Path, epochs_done: int, state: dict[str, Any]) -> Pa
             file.flush()
             os.fsync(file.fileno())
     except (OSError, RuntimeError) as error:
+        room = _room(folder)
         aside.unlink(missing_ok=True)
-        raise RunError(f"Cannot write the checkpoint {path}: {error}. Earlier checkpoints are untouched.") from error
+        raise RunError(
+            f"Cannot write the checkpoint {path}: {_first_line(error)}. {room} Earlier checkpoints are "
+            "untouched: mend the disk and add --resume."
+        ) from error
     os.replace(aside, path)
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _room(folder: Path) -> str:
+    return f"The disk had {shutil.disk_usage(folder).free >> 20} MiB left."
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -49,6 +62,5 @@ def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
                 raise ValueError("it is not a checkpoint of this harness")
             return state, warnings
         except Exception as error:
-            first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            warnings.append(f"The checkpoint {path.name} is damaged ({first_line}) and was passed over.")
+            warnings.append(f"The checkpoint {path.name} is damaged ({_first_line(error)}) and was passed over.")
     return None, warnings

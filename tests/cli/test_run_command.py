@@ -131,6 +131,22 @@ class TestRefusals:
         assert one_paragraph(refused.err)
         assert refused.out == ""
 
+    def test_an_error_of_the_disk_is_one_paragraph_too(self, harness, monkeypatch) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device", "somewhere")
+
+        monkeypatch.setattr("harness.engine.run.run_planned", full)
+        stopped = harness("run")
+        assert stopped.code == 1
+        assert "No space left on device (somewhere)" in stopped.err
+        assert one_paragraph(stopped.err)
+
+    @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden"])
+    def test_a_name_stays_inside_the_folder_of_runs(self, harness, name: str) -> None:
+        refused = harness("run", "--name", name)
+        assert refused.code == 2
+        assert "name" in refused.err
+
     def test_debug_shows_the_traceback(self, harness) -> None:
         refused = harness("run", "--plugins", "chrc", "--debug")
         assert refused.code == 2
