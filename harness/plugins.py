@@ -235,14 +235,15 @@ def select(
     notes: list[str] = []
     fallback = catalogue.require(FALLBACK)
     chooser = _Chooser(named, fallback, dataset, chosen_options, notes)
+    chosen_recipe, recipe_plugin = _recipe(named, fallback, catalogue, dataset, recipe)
     selection = Selection(
         clusterer=chooser.one(ClustererProvider, clusterer),
         refiners=chooser.many(LabelRefinerProvider),
         memory=chooser.one(MemoryProvider, memory),
         losses=chooser.many(LossProvider) or chooser.fallback_many(LossProvider),
         transforms=chooser.many(ImageTransformProvider),
-        recipe=_recipe(named, fallback, catalogue, dataset, recipe)[0],
-        recipe_plugin=_recipe(named, fallback, catalogue, dataset, recipe)[1],
+        recipe=chosen_recipe,
+        recipe_plugin=recipe_plugin,
         notes=tuple(notes),
     )
     _require_distinct(selection.parts)

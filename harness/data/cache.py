@@ -23,6 +23,7 @@ from PIL import Image
 
 from harness.data.manifest import Manifest, fingerprint, stat_file
 from harness.errors import DataError
+from harness.files import replace_text
 
 Interpolation = Literal["bicubic", "lanczos", "bilinear"]
 Progress = Callable[[int, int], None]
@@ -227,7 +228,8 @@ def _build(
         # The description goes last: without it the array is not taken for a cache.
         _sidecar(file).unlink(missing_ok=True)
         os.replace(part, file)
-        _write_aside(_sidecar(file), json.dumps({**description, "pixel_digest": digest}, indent=1, sort_keys=True))
+        sidecar = json.dumps({**description, "pixel_digest": digest}, indent=1, sort_keys=True)
+        replace_text(_sidecar(file), sidecar + "\n")
     finally:
         part.unlink(missing_ok=True)
 
@@ -301,12 +303,6 @@ def _require_room(folder: Path, needed: int) -> None:
             f"The image cache needs {needed / 2**30:.2f} GiB in {folder}, where {free / 2**30:.2f} GiB are free. "
             "Make room or choose another cache folder."
         )
-
-
-def _write_aside(path: Path, text: str) -> None:
-    part = path.with_suffix(".json.part")
-    part.write_text(text + "\n")
-    os.replace(part, path)
 
 
 def _usable_cores() -> int:

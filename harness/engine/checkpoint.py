@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from harness.errors import RunError
+from harness.files import replacing
 
 KEPT = 2
 _NAME = re.compile(r"epoch-(\d{5})\.pt")
@@ -20,20 +20,15 @@ def save_checkpoint(folder: Path, epochs_done: int, state: dict[str, Any]) -> Pa
     """Write the state after ``epochs_done`` epochs. A crash leaves the old files or the new one, never half a file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"epoch-{epochs_done:05d}.pt"
-    aside = path.with_suffix(".tmp")
-    try:
-        with aside.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
-        room = _room(folder)
-        aside.unlink(missing_ok=True)
-        raise RunError(
-            f"Cannot write the checkpoint {path}: {_first_line(error)}. {room} Earlier checkpoints are "
-            "untouched: mend the disk and add --resume."
-        ) from error
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        try:
+            with aside.open("wb") as file:
+                torch.save(state, file)
+        except (OSError, RuntimeError) as error:
+            raise RunError(
+                f"Cannot write the checkpoint {path}: {_first_line(error)}. {_room(folder)} Earlier checkpoints are "
+                "untouched: mend the disk and add --resume."
+            ) from error
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

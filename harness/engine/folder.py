@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from harness.engine.checkpoint import list_checkpoints
 from harness.errors import RunError
+from harness.files import replace_text
 
 
 class RunFolder:
@@ -61,11 +62,9 @@ class RunFolder:
             owner.unlink(missing_ok=True)
             lock.release()
 
-    def require_fresh(self, *, resume: bool, force: bool) -> None:
-        """Settle what happens to an earlier run in the folder. Raises RunError unless the user said which."""
-        if force:
-            self._clear()
-        elif self.finished:
+    def require_fresh(self, *, resume: bool) -> None:
+        """Raise RunError if the folder holds a run that the user did not ask to go on with."""
+        if self.finished:
             raise RunError(
                 f"{self.path} already holds a finished run. Add --force to replace it, or --name to keep both; "
                 "`harness leaderboard show` prints its figures."
@@ -75,14 +74,15 @@ class RunFolder:
             state = "an unfinished run" if done else "a run that stopped before its first checkpoint"
             raise RunError(f"{self.path} holds {state}. Add --resume to go on, or --force to begin anew.")
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Remove what an earlier run left."""
         for file in (self.record, self.settings, self.metrics, self.embeddings, self.weights):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Replace metrics.jsonl by ``rows`` (used on resume: lines after the checkpoint are dropped)."""
-        write_aside(self.metrics, "".join(_line(row) for row in rows))
+        replace_text(self.metrics, "".join(_line(row) for row in rows))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
@@ -92,13 +92,3 @@ class RunFolder:
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, sort_keys=True) + "\n"
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Write a text file so that a crash leaves the old one or the new one."""
-    aside = path.with_name(path.name + ".tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +22,7 @@ from harness.engine.checkpoint import load_latest, save_checkpoint
 from harness.engine.compute import make_fabric
 from harness.engine.cost import Clock
 from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics
-from harness.engine.folder import RunFolder, write_aside
+from harness.engine.folder import RunFolder
 from harness.engine.input import ImageSource
 from harness.engine.objective import Working
 from harness.engine.plan import Plan, plan_run
@@ -33,6 +32,7 @@ from harness.engine.report import History, label_quality, make_record
 from harness.engine.train import EpochReport, Parts, Trainer
 from harness.errors import DataError, ProtocolError, RunError, WeightsError
 from harness.evaluation import Figures, TestSet, evaluate
+from harness.files import replace_text, replacing
 from harness.leaderboard.record import Record, write_record
 from harness.settings import to_toml
 
@@ -76,11 +76,13 @@ def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show)
         if resume and folder.finished and not force:
             show.warned(f"{folder.path} is finished already; left alone.")
             return None
-        folder.require_fresh(resume=resume, force=force)
-        if folder.settings.exists():
+        if not force:
+            folder.require_fresh(resume=resume)
             _require_same_settings(folder, plan)
         run = _prepare(plan, folder, show)
-        write_aside(folder.settings, to_toml(plan.settings))
+        if force:  # only now: what cannot be prepared must not cost the earlier run
+            folder.clear()
+        replace_text(folder.settings, to_toml(plan.settings))
         done = _restore(run)
         show.started(plan, folder.path, resumed_at=done or None)
         for index in range(done, plan.recipe.epochs):
@@ -89,6 +91,8 @@ def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show)
 
 
 def _require_same_settings(folder: RunFolder, plan: Plan) -> None:
+    if not folder.settings.exists():
+        return
     before = folder.settings.read_text(encoding="utf-8")
     now = to_toml(plan.settings)
     if before == now:
@@ -192,7 +196,6 @@ def _restore(run: _Run) -> int:
     if state is None:
         run.folder.write_metrics([])
         return 0
-    run.trainer.restore(state["trainer"])
     history = json.loads(state["history"])
     fingerprints = tuple(history["dataset_fingerprints"])
     if fingerprints != run.history.dataset_fingerprints:
@@ -200,6 +203,7 @@ def _restore(run: _Run) -> int:
             "The images on disk are not those this run was begun with (their fingerprint differs). Put the old "
             "dataset back, or begin anew with --force."
         )
+    run.trainer.restore(state["trainer"])
     kept = run.history.warnings
     run.history = History.from_json(history)
     run.history.warnings += kept
@@ -312,12 +316,10 @@ def _plain_state(encoder: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    aside = path.with_name(path.name + ".tmp")
     try:
-        save_file(tensors, aside, metadata=metadata)
+        with replacing(path) as aside:
+            save_file(tensors, aside, metadata=metadata)
     except (OSError, RuntimeError) as error:
-        aside.unlink(missing_ok=True)
         raise RunError(
             f"Cannot write {path}: {error}. The checkpoint is kept: free some space and use --resume."
         ) from error
-    os.replace(aside, path)

@@ -103,7 +103,7 @@ class Trainer:
         context = self._context(index, stage_number, epoch_in_stage)
         report = EpochReport(index, stage.name, self._rate(index, 0))
         report.labels = labels = self._labels(context)
-        streams = self._streams(labels, index)
+        streams = self._streams(labels, index, iterations=stage.iterations)
         if not streams:
             return self._skip(report)
         self.epochs_without_clusters = 0
@@ -171,7 +171,7 @@ class Trainer:
                 labels = _checked(part.refine(context.bound_to(refiner.chosen.name), labels))
         return self.after_labels(labels) if self.after_labels and context.cross else labels
 
-    def _streams(self, labels: PseudoLabels, index: int) -> list[DrawStream]:
+    def _streams(self, labels: PseudoLabels, index: int, *, iterations: int) -> list[DrawStream]:
         streams = [
             DrawStream(
                 self.source,
@@ -180,7 +180,7 @@ class Trainer:
                 recipe=self.recipe,
                 seed=self.seed,
                 epoch=index,
-                iterations=self.recipe.stages[self.recipe.at(index)[0]].iterations,
+                iterations=iterations,
             )
             for draw in labels.draws
         ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +19,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, mode
 from harness.errors import RunError
 from harness.evaluation.figures import Figures, FrozenModel
 from harness.evaluation.pseudo_labels import AssociationQuality, PartitionQuality
+from harness.files import replace_text
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
@@ -175,15 +175,7 @@ def write_record(path: Path, record: Record) -> None:
     """Write ``record`` to ``path``, atomically: readers and a killed process see the old file or the new one."""
     text = record_json(record)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_text(path, text)
 
 
 def read_record(path: Path) -> Record:

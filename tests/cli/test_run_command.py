@@ -181,6 +181,9 @@ class TestRun:
         again = harness("run", "--settings", folder / "settings.toml", "--name", "again")
         assert again.code == 0, again.err
         assert (tmp_path / "runs/again/weights.safetensors").read_bytes() == before
+        unprepared = harness("run", *QUICK, "--force", "--data", "no-such-folder")
+        assert unprepared.code == 1
+        assert (folder / "record.json").exists(), "a run that cannot start must not cost the one before"
         assert harness("run", *QUICK, "--force").code == 0
         assert (folder / "weights.safetensors").read_bytes() == before
         board = harness("leaderboard", "show", "runs")

@@ -71,7 +71,7 @@ SPOTS = {
     "extraction": (train, "extract_features", 4),
     "quality of labels": (run_module, "label_quality", 4),
     "serialising a checkpoint": (checkpoint.torch, "save", 4),
-    "syncing a checkpoint": (checkpoint.os, "fsync", 4),
+    "syncing a checkpoint": (os, "fsync", 4),
     "renaming a file": (os, "replace", 4),
     "appending metrics": (folder.RunFolder, "append_metrics", 4),
     "test extraction": (run_module, "extract_features", 1),
