@@ -6,7 +6,6 @@ line. The resolved file (``runs/NAME/settings.toml``) names every value; running
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import SettingsError, suggest
+from harness.machine import usable_cores
 from harness.plugins import Chosen, Selection, explain
 from harness.recipe import Recipe
 
@@ -196,7 +196,7 @@ def resolved(settings: Settings, selection: Selection, recipe: Recipe, backbone:
             "data": dataset.options.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json"),
             "compute": settings.compute.model_copy(
-                update={"threads": settings.compute.threads or len(os.sched_getaffinity(0))}
+                update={"threads": settings.compute.threads or usable_cores()}
             ),
             "options": {part.name: part.options.model_dump(mode="json") for part in selection.parts},
         }

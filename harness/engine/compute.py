@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import torch
 from lightning_fabric import Fabric
 
 from harness.errors import SettingsError
+from harness.machine import usable_cores
 from harness.settings import ComputeSettings
 
 # Fabric announces the precision on its own; the run's summary says it.
@@ -26,7 +26,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 def make_fabric(settings: ComputeSettings) -> Fabric:
     """A Fabric for one process. Raises SettingsError for a device that is not there."""
-    threads = settings.threads or len(os.sched_getaffinity(0))
+    threads = settings.threads or usable_cores()
     torch.set_num_threads(threads)
     device = _device(settings.device)
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_fast_bf16(device))

@@ -11,7 +11,7 @@ from harness.evaluation.pseudo_labels import (
     association_quality,
     partition_quality,
 )
-from harness.evaluation.retrieval import EvaluationResult, evaluate
+from harness.evaluation.retrieval import EvaluationResult, evaluate, evaluate_all
 from harness.evaluation.test_set import TestSet
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "TestSet",
     "association_quality",
     "evaluate",
+    "evaluate_all",
     "partition_quality",
     "protocol",
     "protocols_of",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ProtocolError
-from harness.evaluation.protocols import Protocol
+from harness.evaluation.protocols import GalleryRule, Protocol
 from harness.evaluation.test_set import TestSet
 
 Permutations = Mapping[tuple[int, int], NDArray[np.integer]]
@@ -31,14 +31,13 @@ class Folder:
     rows: NDArray[np.int64]
 
 
-def gallery_folders(test_set: TestSet, protocol: Protocol) -> list[Folder]:
-    """The folders from which galleries are drawn, in the protocol's gallery order.
+def gallery_folders(test_set: TestSet, rule: GalleryRule, cameras: Iterable[int]) -> list[Folder]:
+    """The folders of these cameras, from which galleries are drawn, in the order of the rule.
 
     Rule S goes through the identities as four-digit strings and, for each, the cameras; rule O camera by camera with
     ascending identities. Folders without images do not exist.
     """
-    camera_place = {camera: place for place, camera in enumerate(protocol.gallery_cameras)}
-    rows = np.flatnonzero(np.isin(test_set.camera, protocol.gallery_cameras))
+    rows = np.flatnonzero(np.isin(test_set.camera, list(cameras)))
     rows = rows[np.lexsort((test_set.order[rows], test_set.camera[rows], test_set.identity[rows]))]
     labels = np.stack([test_set.identity[rows], test_set.camera[rows]])
     bounds = np.flatnonzero((np.diff(labels, axis=1) != 0).any(axis=0)) + 1
@@ -47,9 +46,9 @@ def gallery_folders(test_set: TestSet, protocol: Protocol) -> list[Folder]:
         for part in np.split(rows, bounds)
         if len(part)
     ]
-    if protocol.gallery_rule == "O":
-        return sorted(folders, key=lambda folder: (camera_place[folder.camera], folder.identity))
-    return sorted(folders, key=lambda folder: (f"{folder.identity:04d}", camera_place[folder.camera]))
+    if rule == "O":
+        return sorted(folders, key=lambda folder: (folder.camera, folder.identity))
+    return sorted(folders, key=lambda folder: (f"{folder.identity:04d}", folder.camera))
 
 
 def seeded_picks(lengths: Iterable[int], shots: int, *, seed: int) -> list[list[int]]:
@@ -66,31 +65,26 @@ def seeded_picks(lengths: Iterable[int], shots: int, *, seed: int) -> list[list[
 
 def draw_galleries(
     test_set: TestSet, protocol: Protocol, *, trials: int, permutations: Permutations | None = None
-) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
-    """All gallery images that any trial uses, in gallery order, and each trial's gallery as positions in that pool.
-
-    Returns:
-        ``pool`` int64 [P], rows of the test set; and per trial int64 [G], positions in ``pool``.
+) -> list[NDArray[np.int64]]:
+    """Each trial's gallery as rows of the test set, int64, folder by folder in gallery order.
 
     Raises:
         ProtocolError: too few images in a folder, or permutations that are missing or do not fit.
     """
     if protocol.gallery_rule == "fixed":
-        pool = np.flatnonzero(np.isin(test_set.camera, protocol.gallery_cameras))
-        return pool, [np.arange(len(pool))]
-    folders = gallery_folders(test_set, protocol)
+        return [gallery_order(test_set, "fixed", protocol.gallery_cameras)]
+    folders = gallery_folders(test_set, protocol.gallery_rule, protocol.gallery_cameras)
     _require_shots(folders, protocol)
     if protocol.gallery_rule == "S":
-        drawn = [_seeded_gallery(folders, protocol, trial) for trial in range(trials)]
-    else:
-        drawn = _official_galleries(folders, protocol, trials=trials, permutations=permutations)
-    used = np.zeros(len(test_set), dtype=bool)
-    used[np.concatenate(drawn)] = True
-    every_row = np.concatenate([folder.rows for folder in folders])
-    pool = every_row[used[every_row]]
-    place = np.empty(len(test_set), dtype=np.int64)
-    place[pool] = np.arange(len(pool))
-    return pool, [place[rows] for rows in drawn]
+        return [_seeded_gallery(folders, protocol, trial) for trial in range(trials)]
+    return _official_galleries(folders, protocol, trials=trials, permutations=permutations)
+
+
+def gallery_order(test_set: TestSet, rule: GalleryRule, cameras: Iterable[int]) -> NDArray[np.int64]:
+    """Every image of these cameras in gallery order, which decides ties: int64, rows of the test set."""
+    if rule == "fixed":
+        return np.flatnonzero(np.isin(test_set.camera, list(cameras)))
+    return np.concatenate([folder.rows for folder in gallery_folders(test_set, rule, cameras)])
 
 
 def _require_shots(folders: list[Folder], protocol: Protocol) -> None:

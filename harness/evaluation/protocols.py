@@ -31,7 +31,7 @@ class Protocol:
     """One way to query and to score.
 
     ``excluded`` lists (query camera, gallery camera) pairs: for a query of the first, no gallery image of the second is
-    ranked, whatever its identity. The order of ``gallery_cameras`` is the order in which galleries are drawn.
+    ranked, whatever its identity.
     """
 
     dataset: str
@@ -60,6 +60,11 @@ class Protocol:
         if self.shots is not None:
             parts += [_SHOT_NAMES.get(self.shots, f"{self.shots}-shot"), self.gallery_rule]
         return "/".join([*parts, f"v{self.version}"])
+
+    @property
+    def lineup(self) -> tuple[object, ...]:
+        """Equal for protocols that can share a ranking: the same queries, order of images, exclusion and CMC."""
+        return self.query_cameras, self.gallery_rule, self.excluded, self.cmc
 
 
 def _sysu(dataset: str, search: str, *, shots: int, rule: GalleryRule) -> Protocol:

@@ -2,36 +2,37 @@
 
 Similarity is the dot product of unit rows, computed in float64 and rounded to float32: images with equal features then
 tie exactly, whatever the order in which a matrix product happened to add, and ties go to the earlier gallery image.
-Queries are taken in blocks; memory does not grow with queries x gallery x trials (evaluation.md, sections 1 to 5).
+All protocols share one similarity matrix, and those that rank the same images one sort; queries are taken in blocks, so
+that memory does not grow with queries x gallery x trials (evaluation.md, sections 1 to 5).
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ProtocolError
 from harness.evaluation.figures import FIGURE_NAMES, FigureName, Figures
-from harness.evaluation.galleries import Permutations, draw_galleries
-from harness.evaluation.metrics import (
-    QueryFigures,
-    Scores,
-    query_figures,
-    ranking_keys,
-    scores_from_queries,
-)
+from harness.evaluation.galleries import Permutations, draw_galleries, gallery_order
+from harness.evaluation.metrics import Galleries, QueryFigures, Scores
 from harness.evaluation.protocols import Protocol
 from harness.evaluation.test_set import TestSet
+from harness.machine import usable_cores
 
 if TYPE_CHECKING:
     import torch
 
-_BLOCK_ENTRIES = 2**22
+Distance = Literal["cosine", "euclidean"]
+
+_BLOCK_ENTRIES = 2**21
 _UNIT_TOLERANCE = 1e-2  # wide enough for rows that were normalised in half precision
 
 
@@ -83,67 +84,178 @@ def evaluate(
     *,
     trials: int = 10,
     permutations: Permutations | None = None,
+    distance: Distance = "cosine",
 ) -> EvaluationResult:
-    """Rank the gallery of every trial for every query and score the rankings.
+    """Rank the gallery of every trial for every query and score the rankings; see :func:`evaluate_all`."""
+    results = evaluate_all(
+        features_MD, test_set, [protocol], trials=trials, permutations=permutations, distance=distance
+    )
+    return results[protocol.identifier]
+
+
+def evaluate_all(
+    features_MD: torch.Tensor | NDArray[np.floating[Any]],
+    test_set: TestSet,
+    protocols: Iterable[Protocol],
+    *,
+    trials: int = 10,
+    permutations: Permutations | None = None,
+    distance: Distance = "cosine",
+    threads: int | None = None,
+    not_defined: Callable[[Protocol, ProtocolError], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, EvaluationResult]:
+    """The results of several protocols by identifier, from one similarity matrix.
 
     Args:
-        features_MD: float [M, D], unit rows, one per image of ``test_set``; NumPy, or torch on any device.
+        features_MD: float [M, D], one row per image of ``test_set``; NumPy, or torch on any device.
         test_set: labels of the M images.
-        protocol: what is query, gallery and excluded, and how galleries are drawn.
+        protocols: what is query, gallery and excluded, and how galleries are drawn.
         trials: number of galleries. RegDB has one fixed gallery per split and always one trial.
         permutations: the official ones, (camera, identity) -> [10, n]; needed by the O protocols only.
+        distance: ``"cosine"``: similarity is the dot product of rows, which must be unit rows; ``"euclidean"``: the
+            negative Euclidean distance of the rows as they are.
+        threads: blocks of queries that are scored at the same time; default: one per usable core. Figures do not depend
+            on it.
+        not_defined: called instead of raising for a protocol that is not defined on this test set (no image of one
+            modality, too few images for the shots, permutations that are missing or do not fit).
+        progress: called with (queries scored, queries in all).
 
     Raises:
-        ProtocolError: features that are not finite unit rows or do not fit the labels, no image of one modality, too
-            few images for the shots, no query with a correct image, or permutations that do not fit.
+        ProtocolError: features that are not finite (unit) rows or do not fit the labels, a protocol that is not defined
+            on the test set, or no query with a correct image.
     """
-    features = _checked_features(features_MD, test_set)
-    _require_cameras(test_set, protocol)
+    features = _checked_features(features_MD, test_set, unit=distance == "cosine")
     if trials < 1:
         raise ProtocolError(f"An evaluation over {trials} trials was asked for; at least one is needed.")
-    pool, galleries = draw_galleries(test_set, protocol, trials=trials, permutations=permutations)
-    queries = np.flatnonzero(np.isin(test_set.camera, protocol.query_cameras))
-    pool_identity = test_set.identity[pool]
+    drawn: dict[Protocol, list[NDArray[np.int64]]] = {}
+    for protocol in protocols:
+        with _tolerating(protocol, not_defined):
+            _require_cameras(test_set, protocol)
+            drawn[protocol] = draw_galleries(test_set, protocol, trials=trials, permutations=permutations)
+    lineups = _lineups(test_set, drawn)
+    results: dict[str, EvaluationResult] = {}
+    for cameras in dict.fromkeys(lineup.query_cameras for lineup in lineups):
+        same_queries = [lineup for lineup in lineups if lineup.query_cameras == cameras]
+        figures = _query_figures(
+            features, test_set, same_queries, distance=distance, threads=threads or usable_cores(), progress=progress
+        )
+        for lineup, found in zip(same_queries, figures, strict=True):
+            for protocol in lineup.protocols:
+                with _tolerating(protocol, not_defined):
+                    results[protocol.identifier] = lineup.result(protocol, found)
+    return {name: results[name] for name in (protocol.identifier for protocol in drawn) if name in results}
 
-    blocks_of_trial: list[list[QueryFigures]] = [[] for _ in galleries]
-    for keys_BP in _key_blocks(features, test_set, protocol, queries=queries, pool=pool):
-        for blocks, gallery in zip(blocks_of_trial, galleries, strict=True):
-            keys_BG = np.take(keys_BP, gallery, axis=1)
-            blocks.append(query_figures(keys_BG, pool_identity[gallery], cmc=protocol.cmc))
-    scores = tuple(
-        scores_from_queries(QueryFigures.concatenate(blocks), pool_identity[gallery], cmc=protocol.cmc)
-        for blocks, gallery in zip(blocks_of_trial, galleries, strict=True)
-    )
-    return EvaluationResult(protocol=protocol, trials=scores)
+
+@contextmanager
+def _tolerating(protocol: Protocol, not_defined: Callable[[Protocol, ProtocolError], None] | None) -> Iterator[None]:
+    try:
+        yield
+    except ProtocolError as error:
+        if not_defined is None:
+            raise
+        not_defined(protocol, error)
 
 
-def _key_blocks(
+@dataclass(frozen=True)
+class _Lineup:
+    """Protocols that rank the same images for the same queries and differ in which of them form the galleries.
+
+    ``pool`` int64 [P], rows of the test set in gallery order; ``numbers``: which of ``galleries`` a protocol has.
+    """
+
+    numbers: dict[Protocol, range]
+    pool: NDArray[np.int64]
+    galleries: Galleries
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        return tuple(self.numbers)
+
+    @property
+    def query_cameras(self) -> tuple[int, ...]:
+        return self.protocols[0].query_cameras
+
+    def result(self, protocol: Protocol, figures: QueryFigures) -> EvaluationResult:
+        trials = (self.galleries.scores(figures, number) for number in self.numbers[protocol])
+        return EvaluationResult(protocol, tuple(trials))
+
+
+def _lineups(test_set: TestSet, drawn: Mapping[Protocol, list[NDArray[np.int64]]]) -> list[_Lineup]:
+    together: defaultdict[Any, list[Protocol]] = defaultdict(list)
+    for protocol in drawn:
+        together[protocol.lineup].append(protocol)
+    return [_lineup(test_set, {protocol: drawn[protocol] for protocol in group}) for group in together.values()]
+
+
+def _lineup(test_set: TestSet, drawn: Mapping[Protocol, list[NDArray[np.int64]]]) -> _Lineup:
+    every = [gallery for galleries in drawn.values() for gallery in galleries]
+    protocols = list(drawn)
+    cameras = {camera for protocol in protocols for camera in protocol.gallery_cameras}
+    in_order = gallery_order(test_set, protocols[0].gallery_rule, cameras)
+    used = np.zeros(len(test_set), dtype=bool)
+    used[np.concatenate(every)] = True
+    pool = in_order[used[in_order]]
+    place = np.empty(len(test_set), dtype=np.int64)
+    place[pool] = np.arange(len(pool))
+    galleries = Galleries(test_set.identity[pool], [place[gallery] for gallery in every], cmc=protocols[0].cmc)
+    ends = np.cumsum([len(galleries) for galleries in drawn.values()]).tolist()
+    starts = [0, *ends[:-1]]
+    return _Lineup(dict(zip(protocols, map(range, starts, ends), strict=True)), pool, galleries)
+
+
+def _query_figures(
     features: NDArray[np.floating[Any]],
     test_set: TestSet,
-    protocol: Protocol,
+    lineups: list[_Lineup],
     *,
-    queries: NDArray[np.int64],
-    pool: NDArray[np.int64],
-) -> Iterator[NDArray[np.int32]]:
-    """Ranking keys of the gallery pool, [B, P], for one block of queries after the other."""
-    gallery_DP = features[pool].astype(np.float64).T
-    block = max(1, _BLOCK_ENTRIES // len(pool))
-    for start in range(0, len(queries), block):
-        rows = queries[start : start + block]
-        similarity = (features[rows].astype(np.float64) @ gallery_DP).astype(np.float32)
-        yield ranking_keys(
-            similarity,
-            test_set.identity[rows],
-            test_set.identity[pool],
-            excluded=_excluded(test_set.camera[rows], test_set.camera[pool], protocol),
-        )
+    distance: Distance,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[QueryFigures]:
+    """The figures of the queries that all these lineups share, for each of them."""
+    queries = np.flatnonzero(np.isin(test_set.camera, lineups[0].query_cameras))
+    images = np.unique(np.concatenate([lineup.pool for lineup in lineups]))
+    columns = [np.searchsorted(images, lineup.pool) for lineup in lineups]
+    gallery = features[images].astype(np.float64)
+
+    def score(rows: NDArray[np.int64]) -> list[QueryFigures]:
+        similarity = _similarity(features[rows].astype(np.float64), gallery, distance=distance)
+        return [
+            lineup.galleries.query_figures(
+                similarity,
+                test_set.identity[rows],
+                columns=column,
+                excluded=_excluded(test_set.camera[rows], test_set.camera[lineup.pool], lineup.protocols[0]),
+            )
+            for lineup, column in zip(lineups, columns, strict=True)
+        ]
+
+    block = max(1, _BLOCK_ENTRIES // len(images))
+    parts = [queries[start : start + block] for start in range(0, len(queries), block)]
+    blocks, done = [], 0
+    with ThreadPoolExecutor(threads) as pool:  # sorting and walking release the interpreter's lock
+        for part, found in zip(parts, pool.map(score, parts), strict=True):
+            blocks.append(found)
+            done += len(part)
+            if progress is not None:
+                progress(done, len(queries))
+    return [QueryFigures.concatenate(of_lineup) for of_lineup in zip(*blocks, strict=True)]
+
+
+def _similarity(
+    query_QD: NDArray[np.float64], gallery_PD: NDArray[np.float64], *, distance: Distance
+) -> NDArray[np.float32]:
+    products = query_QD @ gallery_PD.T
+    if distance == "euclidean":
+        lengths = np.einsum("pd,pd->p", gallery_PD, gallery_PD) + np.einsum("qd,qd->q", query_QD, query_QD)[:, None]
+        products = -np.sqrt(np.maximum(lengths - 2 * products, 0))
+    return products.astype(np.float32)
 
 
 def _excluded(
     query_camera: NDArray[np.int64], gallery_camera: NDArray[np.int64], protocol: Protocol
-) -> NDArray[np.bool_] | None:
-    if not protocol.excluded:
-        return None
+) -> NDArray[np.bool_]:
     mask = np.zeros((len(query_camera), len(gallery_camera)), dtype=bool)
     for from_camera, removed_camera in protocol.excluded:
         mask |= (query_camera == from_camera)[:, None] & (gallery_camera == removed_camera)
@@ -151,7 +263,7 @@ def _excluded(
 
 
 def _checked_features(
-    features_MD: torch.Tensor | NDArray[np.floating[Any]], test_set: TestSet
+    features_MD: torch.Tensor | NDArray[np.floating[Any]], test_set: TestSet, *, unit: bool
 ) -> NDArray[np.floating[Any]]:
     features = _to_numpy(features_MD)
     if features.ndim != 2 or len(features) != len(test_set) or not np.issubdtype(features.dtype, np.floating):
@@ -166,7 +278,7 @@ def _checked_features(
             f"The features of {len(bad)} of {len(test_set)} test images hold NaN or infinite values, the first of them "
             f"in row {bad[0]}; the encoder has diverged or an image is damaged."
         )
-    if len(norms) and np.abs(norms - 1).max() > _UNIT_TOLERANCE:
+    if unit and len(norms) and np.abs(norms - 1).max() > _UNIT_TOLERANCE:
         row = int(np.abs(norms - 1).argmax())
         raise ProtocolError(
             f"The feature row {row} has length {norms[row]:.4g}, but similarity is defined on unit rows; L2-normalise "

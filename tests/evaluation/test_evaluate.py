@@ -10,10 +10,13 @@ import torch
 
 from harness.errors import ProtocolError
 from harness.evaluation import (
+    FIGURE_NAMES,
     Figures,
     TestSet,
     evaluate,
+    evaluate_all,
     protocol,
+    protocols_of,
     read_official_identities,
     read_official_permutations,
 )
@@ -122,6 +125,12 @@ def full_size(splits, synthetic):
     return test_set, features, permutations
 
 
+@pytest.fixture(scope="module")
+def full_results(full_size):
+    test_set, features, permutations = full_size
+    return evaluate_all(features, test_set, protocols_of("sysu-mm01"), permutations=permutations)
+
+
 FULL_ROWS = [
     ("O/all/single", FIRST, 0.117276, 0.409151, 0.658691, 0.867736, 0.159638, 0.086404),
     ("O/all/single", MEAN, 0.118459, 0.423850, 0.653484, 0.859874, 0.164079, 0.087528),
@@ -137,21 +146,13 @@ FULL_ROWS = [
 ]
 
 
-def _full_case(row):
-    marks = [pytest.mark.slow] if row[0].endswith("all/multi") else []
-    return pytest.param(row, id=f"{row[0]}-{row[1]}", marks=marks)
-
-
-@pytest.mark.parametrize("case", [_full_case(row) for row in FULL_ROWS])
-def test_the_full_size_check_gives_the_official_figures(full_size, case):
-    test_set, features, permutations = full_size
+@pytest.mark.parametrize("case", FULL_ROWS, ids=lambda row: f"{row[0]}-{row[1]}")
+def test_the_full_size_check_gives_the_official_figures(full_results, case):
     name, which, *expected = case
     rule, search, shots = name.split("/")
-    rules = protocol(f"sysu-mm01/{search}/{shots}/{rule}/v1")
-    trials = 1 if which == FIRST else 10
-    result = evaluate(features, test_set, rules, trials=trials, permutations=permutations)
-    names = ("rank1", "rank5", "rank10", "rank20", "mAP", "mINP")
-    assert [result.mean(figure) for figure in names] == pytest.approx(expected, abs=HALF_DIGIT)
+    result = full_results[f"sysu-mm01/{search}/{shots}/{rule}/v1"]
+    over = np.mean if which == MEAN else (lambda values: values[0])
+    assert [over(result.per_trial(figure)) for figure in FIGURE_NAMES] == pytest.approx(expected, abs=HALF_DIGIT)
     assert result.trials[0].queries == 3803
     assert result.trials[0].valid_queries == (3803 if search == "all" else 2208)
     assert len(result.mean_cmc) == (96 if search == "all" else 56)
@@ -244,3 +245,75 @@ def test_an_evaluation_without_trials_is_refused(toy):
     test_set, features = toy
     with pytest.raises(ProtocolError, match="at least one"):
         evaluate(features, test_set, protocol("sysu-mm01/all/single/S/v1"), trials=0)
+
+
+def test_protocols_scored_together_have_the_figures_they_have_alone(toy, synthetic):
+    test_set, features = toy
+    rules = [
+        replace(protocol(f"sysu-mm01/{search}/single/{rule}/v1"), shots=shots)
+        for rule in "SO"
+        for search in ("all", "indoor")
+        for shots in (1, 2)
+    ]
+    permutations = synthetic.sysu_toy_permutations()
+    together = evaluate_all(features, test_set, rules, permutations=permutations, threads=2)
+    assert list(together) == [rule.identifier for rule in rules]
+    for rule in rules:
+        alone = evaluate(features, test_set, rule, permutations=permutations)
+        assert together[rule.identifier].figures() == alone.figures()
+
+
+def test_ties_follow_the_gallery_order_of_each_rule():
+    # All features are equal: the ranking is the gallery order, id-major for S, camera-major for O.
+    identity, camera = np.array([1, 1, 2, 2, 2, 1]), np.array([1, 4, 1, 4, 6, 6])
+    test_set = TestSet(identity=identity, camera=camera, order=np.zeros(6, dtype=np.int64))
+    features = np.tile([[1.0, 0.0]], (6, 1))
+    permutations = {(c, i): np.ones((1, 1), dtype=np.int64) for c in (1, 4) for i in (1, 2)}
+    rules = [protocol("sysu-mm01/all/single/S/v1"), protocol("sysu-mm01/all/single/O/v1")]
+    seeded, official = evaluate_all(features, test_set, rules, trials=1, permutations=permutations).values()
+    # S: 1 1 2 2; O: 1 2 1 2. Queries are of identity 2 and of identity 1.
+    assert seeded.mean("mAP") == pytest.approx(((1 / 3 + 2 / 4) / 2 + 1) / 2)
+    assert official.mean("mAP") == pytest.approx(((1 / 2 + 2 / 4) / 2 + (1 + 2 / 3) / 2) / 2)
+
+
+def test_a_protocol_that_is_not_defined_is_reported_and_the_others_are_scored(toy):
+    test_set, features = toy
+    told = []
+    rules = [protocol("sysu-mm01/all/multi/S/v1"), protocol("sysu-mm01/all/single/S/v1")]
+    results = evaluate_all(features, test_set, rules, not_defined=lambda rule, error: told.append((rule, str(error))))
+    assert list(results) == ["sysu-mm01/all/single/S/v1"]
+    assert [rule.identifier for rule, _ in told] == ["sysu-mm01/all/multi/S/v1"]
+    assert "takes 10" in told[0][1]
+
+
+def test_the_euclidean_distance_ranks_features_as_they_are(toy, oracle):
+    test_set, unit = toy
+    rules = replace(protocol("regdb/visible-to-infrared/v1"), query_cameras=(6,), gallery_cameras=(1,), cameras=(1, 6))
+    kept = np.flatnonzero(np.isin(test_set.camera, (1, 6)))
+    part = TestSet(identity=test_set.identity[kept], camera=test_set.camera[kept], order=test_set.order[kept])
+    features = unit[kept] * np.linspace(0.5, 2, len(kept))[:, None]
+    query, gallery = np.flatnonzero(part.camera == 6), np.flatnonzero(part.camera == 1)
+    distance = np.linalg.norm(features[query][:, None] - features[gallery][None], axis=2)
+    curve, mean_ap, _, _ = oracle.naive_scores(-distance, part.identity[query], part.identity[gallery], cmc="image")
+    result = evaluate(features, part, rules, distance="euclidean")
+    np.testing.assert_allclose(result.mean_cmc, curve, atol=1e-12)
+    assert result.mean("mAP") == pytest.approx(mean_ap, abs=1e-12)
+
+
+def test_on_unit_rows_both_distances_give_the_same_figures(toy):
+    test_set, features = toy
+    rules = protocol("sysu-mm01/all/single/S/v1")
+    assert evaluate(features, test_set, rules, distance="euclidean").figures() == (
+        evaluate(features, test_set, rules).figures()
+    )
+
+
+def test_progress_ends_with_all_queries(toy, monkeypatch):
+    test_set, features = toy
+    monkeypatch.setattr("harness.evaluation.retrieval._BLOCK_ENTRIES", 40)
+    seen = []
+    evaluate_all(
+        features, test_set, [protocol("sysu-mm01/all/single/S/v1")], progress=lambda *counts: seen.append(counts)
+    )
+    assert len(seen) > 1
+    assert seen[-1] == (24, 24)

@@ -10,12 +10,8 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score
 
 from harness.errors import ProtocolError
-from harness.evaluation.metrics import (
-    query_figures,
-    ranking_keys,
-    ranking_positions,
-    score_similarity,
-)
+from harness.evaluation.metrics import Galleries, score_similarity
+from harness.evaluation.walk import stable_ranking
 
 
 @st.composite
@@ -33,7 +29,7 @@ def rankings(draw):
     return similarity, query_identity, gallery_identity, excluded
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(case=rankings(), cmc=st.sampled_from(["identity", "image"]))
 def test_scores_equal_those_of_a_literal_loop_even_with_ties(oracle, case, cmc):
     similarity, query_identity, gallery_identity, excluded = case
@@ -48,33 +44,34 @@ def test_scores_equal_those_of_a_literal_loop_even_with_ties(oracle, case, cmc):
 
 
 @settings(max_examples=50, deadline=None)
-@given(case=rankings(), data=st.data())
-def test_columns_of_the_keys_of_a_pool_are_keys_of_the_smaller_gallery(case, data):
+@given(case=rankings(), cmc=st.sampled_from(["identity", "image"]), data=st.data())
+def test_a_gallery_among_others_in_a_pool_has_the_figures_it_has_alone(case, cmc, data):
     similarity, query_identity, gallery_identity, excluded = case
     chosen = data.draw(hnp.arrays(bool, len(gallery_identity)))
     chosen[0] = True
     columns = np.flatnonzero(chosen)
-    pool = ranking_keys(similarity, query_identity, gallery_identity, excluded=excluded)
-    direct = ranking_keys(
-        similarity[:, columns], query_identity, gallery_identity[columns], excluded=excluded[:, columns]
+    every = np.arange(len(gallery_identity))
+    pool = Galleries(gallery_identity, [every, columns, every[:1]], cmc=cmc)
+    alone = Galleries(gallery_identity[columns], [np.arange(len(columns))], cmc=cmc)
+    from_pool = pool.query_figures(similarity.astype(np.float32), query_identity, excluded=excluded)
+    from_alone = alone.query_figures(
+        similarity[:, columns].astype(np.float32), query_identity, excluded=excluded[:, columns]
     )
-    from_pool = query_figures(pool[:, columns], gallery_identity[columns])
-    from_direct = query_figures(direct, gallery_identity[columns])
-    for name in ("rank", "average_precision", "inverse_penalty", "valid"):
-        np.testing.assert_array_equal(getattr(from_pool, name), getattr(from_direct, name))
+    for name in ("rank", "average_precision", "inverse_penalty"):
+        np.testing.assert_array_equal(getattr(from_pool, name)[:, 1], getattr(from_alone, name)[:, 0])
 
 
 def test_average_precision_equals_that_of_scikit_learn_without_ties():
     rng = np.random.default_rng(0)
     similarity = rng.permuted(np.tile(np.linspace(-1, 1, 60), (25, 1)), axis=1)
     query_identity, gallery_identity = rng.integers(0, 5, 25), np.arange(60) % 5
-    keys = ranking_keys(similarity, query_identity, gallery_identity)
-    figures = query_figures(keys, gallery_identity)
+    galleries = Galleries(gallery_identity, [np.arange(60)], cmc="identity")
+    figures = galleries.query_figures(similarity.astype(np.float32), query_identity)
     expected = [
         average_precision_score(gallery_identity == identity, row)
         for identity, row in zip(query_identity, similarity, strict=True)
     ]
-    np.testing.assert_allclose(figures.average_precision, expected, rtol=1e-12)
+    np.testing.assert_allclose(figures.average_precision[:, 0], expected, rtol=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,9 +84,9 @@ def test_average_precision_equals_that_of_scikit_learn_without_ties():
         ),
     )
 )
-def test_positions_are_the_stable_ones_for_every_float32(similarity):
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    np.testing.assert_array_equal(ranking_positions(similarity), np.argsort(order, axis=1))
+def test_the_ranking_is_the_stable_one_for_every_float32(similarity):
+    found = stable_ranking(similarity.view(np.uint32), np.arange(similarity.shape[1]))
+    np.testing.assert_array_equal(found, np.argsort(-similarity, axis=1, kind="stable"))
 
 
 def test_a_tie_goes_to_the_earlier_gallery_image():
@@ -149,3 +146,13 @@ def test_a_similarity_that_does_not_fit_the_labels_is_an_error():
 def test_a_similarity_with_nan_is_an_error():
     with pytest.raises(ProtocolError, match="NaN"):
         score_similarity(np.array([[np.nan]]), np.array([1]), np.array([1]))
+
+
+def test_a_pool_larger_than_a_sixteen_bit_count_is_scored(oracle):
+    rng = np.random.default_rng(0)
+    similarity = rng.random((2, 40_000)).astype(np.float32).round(3)  # with ties
+    gallery_identity = rng.integers(0, 50, 40_000)
+    scores = score_similarity(similarity, np.array([3, 7]), gallery_identity)
+    curve, mean_ap, mean_inp, _ = oracle.naive_scores(similarity, np.array([3, 7]), gallery_identity)
+    np.testing.assert_allclose(scores.cmc, curve, rtol=0, atol=1e-12)
+    assert (scores.mAP, scores.mINP) == pytest.approx((mean_ap, mean_inp), abs=1e-12)
