@@ -349,9 +349,13 @@ class PseudoLabels:
 class Embeddings(Mapping[str, Tensor]):
     """A batch's embeddings by name, [B, D] float32, un-normalised, with gradient. ``"main"`` is always there."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], *, teacher: Callable[[], Mapping[str, Tensor]] | None = None
+    ) -> None:
         self._tensors = dict(tensors)
         self._unit: dict[str, Tensor] = {}
+        self._ask_teacher = teacher
+        self._taught: Embeddings | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -373,9 +377,25 @@ class Embeddings(Mapping[str, Tensor]):
             self._unit[name] = normalize(self._tensors[name], dim=1)
         return self._unit[name]
 
+    @property
+    def teacher(self) -> Embeddings:
+        """The teacher's embeddings of the same images, in training mode and without gradient, made on first request.
+
+        Raises ContractError if the run has no teacher: a part that needs it says ``needs=("teacher",)``.
+        """
+        if self._taught is None:
+            if self._ask_teacher is None:
+                raise ContractError(
+                    "the teacher's embeddings were asked for in a run without a teacher. A part that needs the teacher "
+                    "says so with needs=('teacher',) in its provider."
+                )
+            self._taught = Embeddings(self._ask_teacher())
+        return self._taught
+
     def detach(self) -> Embeddings:
         """The same values without gradient."""
-        return Embeddings({name: tensor.detach() for name, tensor in self._tensors.items()})
+        teacher = None if self._ask_teacher is None else (lambda: self.teacher)
+        return Embeddings({name: tensor.detach() for name, tensor in self._tensors.items()}, teacher=teacher)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -477,6 +497,10 @@ class EpochContext(ABC):
         Raises ContractError for unknown names, and once the epoch's training has begun if not extracted before.
         """
 
+    def note(self, text: str) -> None:
+        """Put on record, once per run and under this part's name, that it can do less than it is meant to, and why."""
+        return None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Setup:
@@ -534,13 +558,28 @@ class Memory(Part, ABC):
     def bank(self, name: str, *, embedding: str = "main") -> Bank:
         """The bank of one partition as it is now. Its vectors must carry no gradient."""
 
+    def instances(self, name: str) -> Bank | None:
+        """Rows of the single images of a partition (kind INSTANCE), in image order; None if the memory keeps none."""
+        return None
+
     @abstractmethod
     def update(self, batch: Batch, embeddings: Embeddings) -> None:
         """Take in a batch after its optimiser step. ``embeddings`` carry no gradient."""
 
 
 class Loss(Part, ABC):
-    """Adds terms to the training objective. Subclass it and override :meth:`terms`."""
+    """Adds terms to the training objective. Subclass it and override :meth:`terms`.
+
+    A loss with prototypes of its own makes them in :meth:`begin` and moves them in :meth:`update`.
+    """
+
+    def begin(self, epoch: EpochContext, labels: PseudoLabels, memory: Memory) -> None:
+        """Called once per epoch, when the banks are made and before the first batch; ask for features here."""
+        return None
+
+    def update(self, batch: Batch, embeddings: Embeddings) -> None:
+        """Called after a batch's optimiser step and the memory's update. ``embeddings`` carry no gradient."""
+        return None
 
     @abstractmethod
     def terms(self, batch: Batch, embeddings: Embeddings, memory: Memory, epoch: EpochContext) -> dict[str, Tensor]:

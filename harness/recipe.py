@@ -22,6 +22,12 @@ class Stage(_Frozen):
         description="Whether cross-modality evidence is used in this stage (association, joint clustering).",
     )
     learning_rate: float | None = Field(None, gt=0, description="Overrides the recipe's learning rate.")
+    visible_clusters: int | None = Field(None, ge=1, description="Overrides the recipe's clusters in a visible batch.")
+    teacher: Literal["average", "follow"] = Field(
+        "average",
+        description="Whether the teacher averages the encoder's parameters in this stage, or is a copy of the encoder, "
+        "so that the next stage starts from it.",
+    )
 
 
 class Recipe(_Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -70,6 +70,7 @@ class Epoch(EpochContext):
     seed: int
     store: FeatureStore
     part: str = ""
+    notes: list[str] = field(default_factory=list)
 
     def bound_to(self, part: str) -> Epoch:
         """The same epoch for the part called ``part``."""
@@ -81,3 +82,6 @@ class Epoch(EpochContext):
 
     def features(self, *, encoder: str = "online", embedding: str = "main", view: str = "plain") -> Tensor:
         return self.store.get(encoder, embedding, view)
+
+    def note(self, text: str) -> None:
+        self.notes.append(f"{self.part}: {text}")

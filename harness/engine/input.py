@@ -16,7 +16,7 @@ from harness.data.sampler import CrossCameraSampler
 from harness.engine.extraction import Gather, ImageTransform, Triple
 from harness.engine.randomness import numpy_stream, torch_stream
 from harness.errors import SettingsError, suggest
-from harness.recipe import Recipe
+from harness.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class DrawStream:
         *,
         draw: Draw,
         recipe: Recipe,
+        stage: Stage | None = None,
         seed: int,
         epoch: int,
         iterations: int,
@@ -62,7 +63,7 @@ class DrawStream:
         }
         self.samplers = {}
         for kind, clusters in (
-            (Modality.VISIBLE, recipe.visible_clusters),
+            (Modality.VISIBLE, (stage and stage.visible_clusters) or recipe.visible_clusters),
             (Modality.INFRARED, recipe.infrared_clusters),
         ):
             sampler = self._sampler(kind, clusters, numpy_stream(seed, "sampler", epoch, *draw.partitions, int(kind)))

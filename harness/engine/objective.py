@@ -41,9 +41,7 @@ def objective(
     total: Tensor | None = None
     values: dict[str, Tensor] = {}
     for working in losses:
-        loss = working.part
-        if not isinstance(loss, Loss):
-            raise ContractError(f"The {working.label} is not a harness.Loss.")
+        loss = loss_of(working)
         with blame(working):
             terms = loss.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name))
             if not isinstance(terms, Mapping):
@@ -54,6 +52,13 @@ def objective(
             if term.requires_grad:
                 total = term if total is None else total + term
     return total, values
+
+
+def loss_of(working: Working) -> Loss:
+    """The part as a loss. Raises ContractError if it is none."""
+    if not isinstance(working.part, Loss):
+        raise ContractError(f"The {working.label} is not a harness.Loss.")
+    return working.part
 
 
 def _check(term: Tensor, name: str, working: Working) -> None:

@@ -2,25 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def make_teacher(encoder: nn.Module, *, decay: float) -> AveragedModel:
-    """An EMA copy: θ' ← decay θ' + (1 − decay) θ over parameters; buffers follow the encoder (copied).
+    """An EMA copy: θ' ← decay θ' + (1 − decay) θ over parameters, once per iteration.
 
     PCLHD (NeurIPS 2024): decay 0.999.
     """
     teacher = AveragedModel(encoder, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    teacher.n_averaged.fill_(1)  # else the first update would copy the encoder instead of averaging
     for parameter in teacher.parameters():
         parameter.requires_grad_(False)
     return teacher
 
 
+class TeacherPass:
+    """The teacher's embeddings of one batch, made when asked for; ``ran`` says whether they were.
+
+    It reaches the teacher and the batch's pixels and nothing else of the run: parts hold it.
+    """
+
+    def __init__(self, teacher: AveragedModel, images_B3HW: Tensor, modality_B: Tensor) -> None:
+        self._module, self._images, self._modality = teacher.module, images_B3HW, modality_B
+        self.ran = False
+
+    @torch.no_grad()
+    def __call__(self) -> Mapping[str, Tensor]:
+        self.ran = True
+        return self._module(self._images, self._modality)  # type: ignore[no-any-return]
+
+
 @torch.no_grad()
-def update_teacher(teacher: AveragedModel, encoder: nn.Module) -> None:
-    """Move the teacher after an optimiser step."""
-    teacher.update_parameters(encoder)
-    for own, theirs in zip(teacher.module.buffers(), encoder.buffers(), strict=True):
-        own.copy_(theirs)
+def update_teacher(teacher: AveragedModel, encoder: nn.Module, *, buffers: bool = True, follow: bool = False) -> None:
+    """Move the teacher after an iteration's optimiser steps.
+
+    ``buffers``: copy the encoder's running statistics (a teacher that ran on the batch itself has its own). ``follow``:
+    become a copy of the encoder instead of averaging.
+    """
+    if follow:
+        teacher.module.load_state_dict(encoder.state_dict())
+        return
+    own = [] if buffers else [buffer.clone() for buffer in teacher.module.buffers()]
+    teacher.update_parameters(encoder)  # copies the encoder's buffers
+    for kept, buffer in zip(own, teacher.module.buffers() if own else (), strict=True):
+        buffer.copy_(kept)

@@ -27,11 +27,11 @@ from harness.engine.cost import Clock
 from harness.engine.epoch import Epoch, Extract, FeatureStore
 from harness.engine.extraction import extract_features
 from harness.engine.input import DrawStream, ImageSource
-from harness.engine.objective import Working, blame, objective
+from harness.engine.objective import Working, blame, loss_of, objective
 from harness.engine.randomness import derive_seed
-from harness.engine.teacher import make_teacher, update_teacher
+from harness.engine.teacher import TeacherPass, make_teacher, update_teacher
 from harness.errors import ContractError, TrainingError
-from harness.recipe import Recipe
+from harness.recipe import Recipe, Stage
 from harness.settings import FeatureSettings
 
 MOST_EPOCHS_WITHOUT_CLUSTERS = 3
@@ -83,6 +83,7 @@ class Trainer:
     override_labels: Callable[[EpochContext], PseudoLabels] | None = None
     after_labels: Callable[[PseudoLabels], PseudoLabels] | None = None
     on_step: Callable[[int, int], None] = lambda step, steps: None
+    on_note: Callable[[str], None] = lambda text: None
 
     @property
     def train(self) -> TrainIndex:
@@ -103,13 +104,18 @@ class Trainer:
         context = self._context(index, stage_number, epoch_in_stage)
         report = EpochReport(index, stage.name, self._rate(index, 0))
         report.labels = labels = self._labels(context)
-        streams = self._streams(labels, index, iterations=stage.iterations)
+        streams = self._streams(labels, index, stage=stage)
         if not streams:
             return self._skip(report)
         self.epochs_without_clusters = 0
         with self.clock("memory"), blame(self.parts.memory):
             self._memory.build(context.bound_to(self.parts.memory.chosen.name), labels)
+        for working in self.parts.losses:
+            with self.clock("memory"), blame(working):
+                loss_of(working).begin(context.bound_to(working.chosen.name), labels, self._memory)
         context.store.close()
+        for note in context.notes:
+            self.on_note(note)
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.fabric.device))
         counts: dict[str, int] = defaultdict(int)
         for iteration in range(stage.iterations):
@@ -171,16 +177,17 @@ class Trainer:
                 labels = _checked(part.refine(context.bound_to(refiner.chosen.name), labels))
         return self.after_labels(labels) if self.after_labels and context.cross else labels
 
-    def _streams(self, labels: PseudoLabels, index: int, *, iterations: int) -> list[DrawStream]:
+    def _streams(self, labels: PseudoLabels, index: int, *, stage: Stage) -> list[DrawStream]:
         streams = [
             DrawStream(
                 self.source,
                 labels,
                 draw=draw,
                 recipe=self.recipe,
+                stage=stage,
                 seed=self.seed,
                 epoch=index,
-                iterations=iterations,
+                iterations=stage.iterations,
             )
             for draw in labels.draws
         ]
@@ -198,6 +205,8 @@ class Trainer:
         return report
 
     def _iteration(self, streams: list[DrawStream], context: Epoch) -> dict[str, Tensor]:
+        stepped = False
+        taught: list[TeacherPass] = []
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
         taken = []
@@ -205,7 +214,9 @@ class Trainer:
             with self.clock("input"):
                 batch, images = stream.next()
             with self.clock("training", images=len(batch)):
-                embeddings = Embeddings(self.encoder(images, batch.modality))
+                if self.teacher is not None:
+                    taught.append(TeacherPass(self.teacher, images, batch.modality))
+                embeddings = Embeddings(self.encoder(images, batch.modality), teacher=taught[-1] if taught else None)
                 loss, terms = objective(self.parts.losses, batch, embeddings, self._memory, context)
                 for name, value in terms.items():
                     values[name] = values[name] + value if name in values else value
@@ -213,28 +224,37 @@ class Trainer:
                 if loss is not None:
                     total = loss if total is None else total + loss
                 if self.recipe.step == "draw":
-                    self._step(total)
+                    stepped |= self._step(total)
                     self._update(taken)
                     total, taken = None, []
-        if taken:
-            with self.clock("training"):
-                self._step(total)
+        with self.clock("training"):
+            if taken:
+                stepped |= self._step(total)
                 self._update(taken)
+            if stepped and self.teacher is not None:
+                follow = self.recipe.stages[context.stage_number].teacher == "follow"
+                ran = any(teacher_pass.ran for teacher_pass in taught)
+                update_teacher(self.teacher, self.encoder, buffers=not ran, follow=follow)
         return values
 
-    def _step(self, loss: Tensor | None) -> None:
+    def _step(self, loss: Tensor | None) -> bool:
+        """Whether a step was made."""
         if loss is None or self.optimiser is None:
-            return
+            return False
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimiser.step()
-        if self.teacher is not None:
-            update_teacher(self.teacher, self.encoder)
+        return True
 
     def _update(self, taken: list[tuple[Any, Embeddings]]) -> None:
-        with torch.no_grad(), self.clock("memory"), blame(self.parts.memory):
+        with torch.no_grad(), self.clock("memory"):
             for batch, embeddings in taken:
-                self._memory.update(batch, embeddings.detach())
+                detached = embeddings.detach()
+                with blame(self.parts.memory):
+                    self._memory.update(batch, detached)
+                for working in self.parts.losses:
+                    with blame(working):
+                        loss_of(working).update(batch, detached)
 
     def _new_optimiser(self) -> Optimizer:
         trained = [p for p in self.encoder.parameters() if p.requires_grad]

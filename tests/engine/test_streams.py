@@ -267,3 +267,21 @@ def test_the_clock_counts_work_within_work_once(monkeypatch) -> None:
     other.restore(clock.state())
     assert other.seconds == clock.seconds
     assert other.images == clock.images
+
+
+def test_a_stage_may_have_visible_batches_of_its_own() -> None:
+    recipe = TOY_RECIPE.model_copy(update={"visible_clusters": 2, "infrared_clusters": 2})
+    stage = recipe.stages[0].model_copy(update={"visible_clusters": 3})
+    stream = DrawStream(SOURCE, LABELS, draw=LABELS.draws[0], recipe=recipe, stage=stage, seed=0, epoch=0, iterations=1)
+    batch, _ = stream.next()
+    counts = [len(batch.labels["joint"][batch.modality == kind].unique()) for kind in (0, 1)]
+    assert counts == [3, 2]
+
+
+def test_notes_of_parts_carry_their_names() -> None:
+    epoch = Epoch(
+        index=0, epochs=1, stage="s", stage_number=0, stages=1, epoch=0, stage_epochs=1, cross=True,
+        dataset="d", train=TRAIN, seed=5, store=FeatureStore(lambda *_: {}, encoders=("online",)),
+    )  # fmt: skip
+    epoch.bound_to("brst").note("there are no links")
+    assert epoch.notes == ["brst: there are no links"]
