@@ -26,6 +26,16 @@ class SysuOptions(Options):
     include_val: bool = Field(
         True, description="Train on train + val (395 identities), as the field does, or on train only."
     )
+    permutations: Path | None = Field(
+        None,
+        description="The authors' rand_perm_cam.mat, for the O galleries; default: exp/rand_perm_cam.mat in the tree.",
+    )
+
+
+class RegdbOptions(Options):
+    """Options of RegDB."""
+
+    trial: int = Field(1, ge=1, le=10, description="Which of the ten random halvings to train and test on.")
 
 
 class AgwOptions(Options):
@@ -64,6 +74,9 @@ class Core:
         )
         yield DatasetProvider(
             "sysu-mm01", "harness.data.datasets:sysu_mm01", "SYSU-MM01, read from its own tree.", SysuOptions
+        )
+        yield DatasetProvider(
+            "regdb", "harness.data.datasets:regdb", "One trial of RegDB, read from its own tree.", RegdbOptions
         )
 
     @hookimpl

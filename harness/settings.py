@@ -64,7 +64,8 @@ class Settings(_Section):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+=,-]*$",
-        description="Name of the run and of its folder: letters, digits and . _ + = , -; default: dataset-plugins-sN.",
+        description="Name of the run and of its folder: letters, digits and . _ + = , -; "
+        "default: dataset-plugins-sN (RegDB: dataset-plugins-tN-sN).",
     )
     plugins: tuple[str, ...] = Field(("baseline",), description="Plugins, in order.")
     dataset: str = Field("rendered", description="Name of the dataset.")
@@ -92,7 +93,8 @@ class Settings(_Section):
         if self.name:
             return self.name
         what = self.reference if self.reference else "+".join(self.plugins)
-        return f"{self.dataset}-{what}-s{self.seed}"
+        trial = f"-t{self.data['trial']}" if "trial" in self.data else ""
+        return f"{self.dataset}-{what}{trial}-s{self.seed}"
 
 
 _SECTIONS = ("model", "data", "recipe", "features", "evaluation", "compute")
@@ -186,18 +188,17 @@ def resolve_backbone(settings: Settings, recipe: Recipe) -> str:
 
 def resolved(settings: Settings, selection: Selection, recipe: Recipe, backbone: Chosen, dataset: Chosen) -> Settings:
     """Settings in which nothing is left to a default."""
+    data = dataset.options.model_dump(mode="json")
     return settings.model_copy(
         update={
-            "name": settings.run_name,
+            "name": settings.model_copy(update={"data": data}).run_name,
             "clusterer": selection.clusterer.name,
             "memory": selection.memory.name,
             "recipe_of": selection.recipe_plugin.name,
             "model": {"backbone": backbone.name, **backbone.options.model_dump(mode="json")},
-            "data": dataset.options.model_dump(mode="json"),
+            "data": data,
             "recipe": recipe.model_dump(mode="json"),
-            "compute": settings.compute.model_copy(
-                update={"threads": settings.compute.threads or usable_cores()}
-            ),
+            "compute": settings.compute.model_copy(update={"threads": settings.compute.threads or usable_cores()}),
             "options": {part.name: part.options.model_dump(mode="json") for part in selection.parts},
         }
     )

@@ -9,8 +9,10 @@ import click
 
 from harness import __version__
 from harness.cli.data import data
+from harness.cli.evaluate import evaluate
 from harness.cli.leaderboard import leaderboard_group
 from harness.cli.plugins import plugins
+from harness.cli.protocols import protocols
 from harness.cli.run import run
 from harness.errors import HarnessError
 
@@ -23,11 +25,12 @@ def cli() -> None:
     \b
     harness run --plugins chcr,tsmem      train on the embedded rendered dataset
     harness plugins                       what can be combined
+    harness evaluate --embeddings FILE    official figures of your own features
     harness leaderboard show runs/        the figures of all runs
     """
 
 
-for command in (run, plugins, data, leaderboard_group):
+for command in (run, evaluate, plugins, protocols, data, leaderboard_group):
     cli.add_command(command)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +16,29 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    try:
-        seeds = tuple(dict.fromkeys(int(seed) for seed in text.split(",") if seed.strip()))
-    except ValueError:
-        seeds = ()
-    if not seeds:
-        raise SettingsError(f"--seeds takes whole numbers separated by commas, like 0,1,2; got {text!r}.")
-    return seeds
+def _numbers(flag: str, text: str) -> tuple[int, ...]:
+    """``0,2,5-7`` as (0, 2, 5, 6, 7). Raises SettingsError for anything else."""
+    numbers: dict[int, None] = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            numbers.clear()
+            break
+        numbers.update(dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1)))
+    if not numbers:
+        raise SettingsError(f"{flag} takes whole numbers and ranges separated by commas: 0,1,2 or 1-10; got {text!r}.")
+    return tuple(numbers)
 
 
 @click.command()
 @click.option("--plugins", help="Plugins by name, separated by commas, the ruling one first. Default: baseline.")
-@click.option("--dataset", help="rendered (default), sysu-mm01, or a dataset of a plugin.")
+@click.option("--dataset", help="rendered (default), sysu-mm01, regdb, or a dataset of a plugin.")
 @click.option("--data", "data_root", type=click.Path(path_type=Path), help="Folder of the dataset.")
 @click.option("--settings", "settings_file", type=click.Path(path_type=Path), help="TOML file to start from.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME.OPTION=VALUE", help="Change a setting; repeatable.")
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the run (default 0).")
 @click.option("--seeds", help="Several runs, one per seed: 0,1,2.")
+@click.option("--trials", help="RegDB: several runs, one per trial: 1-10 or 1,2.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Epochs in all, shared among the recipe's stages.")
 @click.option("--iterations", type=click.IntRange(min=1), help="Iterations per epoch.")
 @click.option("--clusterer", help="Which clusterer, if several plugins bring one.")
@@ -68,18 +75,36 @@ def run(**flags: Any) -> None:
         raise SettingsError("--seed gives one seed and --seeds several: use one of them.")
     from harness.cli.show import Terminal
     from harness.engine.run import plan_run, run_planned
-    from harness.settings import make_settings, merge, to_toml
+    from harness.settings import make_settings, to_toml
+
+    plans = [plan_run(make_settings(values)) for values in _runs(flags)]
+    if flags["dry_run"]:
+        click.echo("\n".join(to_toml(plan.settings) for plan in plans), nl=False)
+        return
+    for plan in plans:
+        run_planned(plan, flags["out"], resume=flags["resume"], force=flags["force"], show=Terminal())
+    if len(plans) > 1:
+        from harness.leaderboard import find_records, leaderboard, render_markdown
+
+        records = find_records([flags["out"] / str(plan.settings.name) for plan in plans])
+        click.echo(f"\nAll {len(plans)} runs:\n\n" + render_markdown(leaderboard(records)), nl=False)
+
+
+def _runs(flags: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings of every run that is asked for: one per seed and trial."""
+    from harness.settings import merge
 
     values = merge(*_layers(flags))
-    seeds = _seeds(flags["seeds"]) if flags["seeds"] else (values.get("seed", 0),)
-    for seed in seeds:
-        name = {"name": f"{values['name']}-s{seed}"} if len(seeds) > 1 and "name" in values else {}
-        settings = make_settings({**values, "seed": seed, **name})
-        plan = plan_run(settings)
-        if flags["dry_run"]:
-            click.echo(to_toml(plan.settings), nl=False)
-            continue
-        run_planned(plan, flags["out"], resume=flags["resume"], force=flags["force"], show=Terminal())
+    seeds = _numbers("--seeds", flags["seeds"]) if flags["seeds"] else (values.get("seed", 0),)
+    trials = _numbers("--trials", flags["trials"]) if flags["trials"] else (None,)
+    runs = []
+    for seed, trial in itertools.product(seeds, trials):
+        one = merge(values, {"seed": seed}, {} if trial is None else {"data": {"trial": trial}})
+        if "name" in values:
+            suffixes = [f"-t{trial}"] * (len(trials) > 1) + [f"-s{seed}"] * (len(seeds) > 1)
+            one["name"] = "".join([values["name"], *suffixes])
+        runs.append(one)
+    return runs
 
 
 def _layers(flags: dict[str, Any]) -> tuple[dict[str, Any], ...]:

@@ -9,8 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harness.data.datasets import Dataset
 from harness.engine.plan import Plan
 from harness.engine.train import EpochReport
+from harness.evaluation import figures_table
 from harness.leaderboard.record import Record
 
 
@@ -25,16 +27,17 @@ class Terminal:
         self._begun = 0.0
         self._first_epoch: int | None = None
 
-    def started(self, plan: Plan, folder: Path, *, resumed_at: int | None) -> None:
+    def started(self, plan: Plan, dataset: Dataset, folder: Path, *, resumed_at: int | None) -> None:
         """Name the run and every part in it."""
         self._stop()
         settings, selection = plan.settings, plan.selection
         self._say(f"run {settings.name} in {folder}" + (f", resumed after epoch {resumed_at}" if resumed_at else ""))
         marked = f" (reference row: {settings.reference})" if settings.reference else ""
-        self._say(f"  dataset {settings.dataset}, encoder {plan.backbone.name}, seed {settings.seed}{marked}")
+        data = f"{settings.dataset} ({dataset.variant})"
+        self._say(f"  dataset {data}, encoder {plan.backbone.name}, seed {settings.seed}{marked}")
         for part in selection.parts:
             self._say(f"  {part.provider.role}: {part.name} ({part.plugin.name})")
-        for note in selection.notes:
+        for note in (*selection.notes, *dataset.notes):
             self._say(f"  note: {note}")
         stages = ", ".join(f"{s.name} {s.epochs} x {s.iterations}" for s in plan.recipe.stages)
         self._say(f"  recipe of {selection.recipe_plugin.name}: {stages} (epochs x iterations)")
@@ -80,10 +83,8 @@ class Terminal:
     def finished(self, record: Record, folder: Path) -> None:
         """The figures, and where everything is."""
         self._stop()
-        from harness.leaderboard.table import leaderboard, render_markdown
-
         self._say("")
-        self._say(render_markdown(leaderboard([record], protocols=[record.primary_protocol])))
+        self._say(figures_table(record.protocols))
         cost = record.cost
         self._say(
             f"\n{_span(cost.total_seconds)} in all; training {cost.train_images_per_s:.0f} images/s, extraction "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,20 @@ def fingerprint(manifest: Manifest) -> str:
     digest = hashlib.sha256()
     for path in sorted(manifest.paths):
         digest.update(f"{path}\0{stat_file(manifest.root / path).st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def content_fingerprint(root: Path, paths: Iterable[str]) -> str:
+    """A hexadecimal SHA-256 over the sorted relative paths and the bytes of the files.
+
+    Raises:
+        DataError: a listed file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        stat_file(root / path)
+        digest.update(f"{path}\0".encode())
+        digest.update(hashlib.sha256((root / path).read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -66,8 +66,8 @@ class RunFolder:
         """Raise RunError if the folder holds a run that the user did not ask to go on with."""
         if self.finished:
             raise RunError(
-                f"{self.path} already holds a finished run. Add --force to replace it, or --name to keep both; "
-                "`harness leaderboard show` prints its figures."
+                f"{self.path} already holds a finished run. Add --force to replace it, --resume to leave finished runs "
+                "alone, or --name to keep both; `harness leaderboard show` prints its figures."
             )
         elif self.begun and not resume:
             done = len(list_checkpoints(self.checkpoints))

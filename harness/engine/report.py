@@ -120,7 +120,7 @@ def make_record(
         cost=_cost(plan, trainer, clock),
         environment=_environment(),
         code=code_state(),
-        warnings=[*plan.selection.notes, *history.warnings],
+        warnings=[*plan.selection.notes, *dataset.notes, *history.warnings],
     )
 
 
@@ -128,7 +128,8 @@ def _dataset_card(dataset: Dataset, history: History, plan: Plan) -> DatasetCard
     options = plan.settings.data if plan.settings.data_root is None else {}
     return DatasetCard(
         name=dataset.name,
-        fingerprint="-".join(part[:16] for part in history.dataset_fingerprints),
+        fingerprint=dataset.fingerprint or "-".join(part[:16] for part in history.dataset_fingerprints),
+        trial=dataset.trial,
         size=options.get("size"),
         seed=options.get("seed"),
         images_train=len(dataset.train),

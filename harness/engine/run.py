@@ -31,7 +31,8 @@ from harness.engine.reference import oracle_links, supervised_labels
 from harness.engine.report import History, label_quality, make_record
 from harness.engine.train import EpochReport, Parts, Trainer
 from harness.errors import DataError, ProtocolError, RunError, WeightsError
-from harness.evaluation import Figures, TestSet, evaluate
+from harness.evaluation import Figures, evaluate_all
+from harness.evaluation import Protocol as EvaluationProtocol
 from harness.files import replace_text, replacing
 from harness.leaderboard.record import Record, write_record
 from harness.settings import to_toml
@@ -42,7 +43,7 @@ __all__ = ["Show", "plan_run", "run_planned"]
 class Show(Protocol):
     """What a run tells its user; :class:`harness.cli.show.Terminal` prints it."""
 
-    def started(self, plan: Plan, folder: Path, *, resumed_at: int | None) -> None: ...
+    def started(self, plan: Plan, dataset: Dataset, folder: Path, *, resumed_at: int | None) -> None: ...
     def progress(self, what: str, done: int, total: int) -> None: ...
     def step(self, report_epoch: int, epochs: int, step: int, steps: int) -> None: ...
     def epoch(self, report: EpochReport, row: dict[str, Any], *, epochs: int, images_per_s: float) -> None: ...
@@ -84,7 +85,7 @@ def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show)
             folder.clear()
         replace_text(folder.settings, to_toml(plan.settings))
         done = _restore(run)
-        show.started(plan, folder.path, resumed_at=done or None)
+        show.started(plan, run.dataset, folder.path, resumed_at=done or None)
         for index in range(done, plan.recipe.epochs):
             _epoch(run, index)
         return _finish(run)
@@ -219,6 +220,7 @@ def _warn(run: _Run, message: str) -> None:
 
 def _epoch(run: _Run, index: int) -> None:
     epochs = run.plan.recipe.epochs
+    run.trainer.on_note = lambda text: None if text in run.history.warnings else _warn(run, text)
     run.trainer.on_step = lambda step, steps: run.show.step(index, epochs, step, steps)
     report = run.trainer.run_epoch(index)
     row: dict[str, Any] = {
@@ -273,22 +275,22 @@ def _retrieval(features: dict[str, Tensor]) -> Tensor:
 
 
 def _evaluate(run: _Run, features: dict[str, Tensor], *, protocols: int | None = None) -> dict[str, Figures]:
-    test = run.dataset.test
-    names = [Path(path).name for path in test.paths]
+    def not_defined(protocol: EvaluationProtocol, error: ProtocolError) -> None:
+        if protocol == run.dataset.protocols[0]:
+            raise error
+        _warn(run, f"{protocol.identifier} was not evaluated: {error}")
+
     with run.clock("evaluation"):
-        test_set = TestSet.from_names(test.identity, test.camera, names=names)
-        unit = _retrieval(features).double().cpu()
-        figures = {}
-        for number, protocol in enumerate(run.dataset.protocols[:protocols]):
-            try:
-                result = evaluate(unit, test_set, protocol, trials=run.plan.settings.evaluation.trials)
-            except ProtocolError as error:
-                if number == 0:
-                    raise
-                _warn(run, f"{protocol.identifier} was not evaluated: {error}")
-            else:
-                figures[protocol.identifier] = result.figures()
-        return figures
+        results = evaluate_all(
+            _retrieval(features),
+            run.dataset.test_set,
+            run.dataset.protocols[:protocols],
+            trials=run.plan.settings.evaluation.trials,
+            permutations=run.dataset.permutations,
+            threads=run.plan.settings.compute.threads,
+            not_defined=not_defined,
+        )
+    return {identifier: result.figures() for identifier, result in results.items()}
 
 
 def _finish(run: _Run) -> Record:

@@ -1,6 +1,6 @@
 """Evaluation: protocols of SYSU-MM01, RegDB and the rendered dataset, retrieval metrics, pseudo-label diagnostics."""
 
-from harness.evaluation.figures import FIGURE_NAMES, Figures
+from harness.evaluation.figures import FIGURE_NAMES, Figures, figures_table
 from harness.evaluation.galleries import Permutations
 from harness.evaluation.metrics import Scores, score_similarity
 from harness.evaluation.official import read_official_identities, read_official_permutations
@@ -28,6 +28,7 @@ __all__ = [
     "association_quality",
     "evaluate",
     "evaluate_all",
+    "figures_table",
     "partition_quality",
     "protocol",
     "protocols_of",

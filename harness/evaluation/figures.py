@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -43,3 +44,32 @@ class Figures(FrozenModel):
     queries: int = Field(ge=1)
     valid_queries: int = Field(ge=1)
     gallery_size: int = Field(ge=1)
+
+
+def figures_table(figures: Mapping[str, Figures]) -> str:
+    """Figures by protocol identifier as a table in percent, ± the sample standard deviation over the trials."""
+    from tabulate import tabulate
+
+    headers = ["protocol", *(figure_header(name) for name in FIGURE_NAMES), "trials", "gallery", "queries"]
+    rows = [
+        [identifier, *(_percent(found, name) for name in FIGURE_NAMES), *_counts(found)]
+        for identifier, found in figures.items()
+    ]
+    align = ["left", *["right"] * (len(headers) - 1)]
+    return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True, colalign=align)
+
+
+def figure_header(figure: FigureName) -> str:
+    """What tables call a figure: rank-1, mAP."""
+    return f"rank-{figure.removeprefix('rank')}" if figure.startswith("rank") else figure
+
+
+def _percent(figures: Figures, name: FigureName) -> str:
+    deviation = figures.sd[name]
+    value = f"{100 * float(getattr(figures, name)):.2f}"
+    return value if deviation is None else f"{value} ± {100 * deviation:.2f}"
+
+
+def _counts(figures: Figures) -> tuple[str, str, str]:
+    valid, every = figures.valid_queries, figures.queries
+    return str(figures.trials), str(figures.gallery_size), str(every) if valid == every else f"{valid} of {every}"

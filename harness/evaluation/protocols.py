@@ -66,6 +66,45 @@ class Protocol:
         """Equal for protocols that can share a ranking: the same queries, order of images, exclusion and CMC."""
         return self.query_cameras, self.gallery_rule, self.excluded, self.cmc
 
+    def definition(self) -> dict[str, str]:
+        """The protocol in words, by subject."""
+        excluded = [
+            f"for queries of camera {query}, every image of camera {gallery}" for query, gallery in self.excluded
+        ]
+        counted = "identities, each counted at its nearest image" if self.cmc == "identity" else "images"
+        means = "over the queries that have a correct image in the gallery"
+        if self.gallery_rule == "fixed":
+            means += "; published figures are, besides, means over ten splits, each with its own training"
+        else:
+            means += ", then over the trials: ten galleries, the same features"
+        return {
+            "query": f"all {self._images(self.query_cameras)}",
+            "gallery": self._gallery_words(),
+            "excluded": "; ".join(excluded) or "nothing",
+            "similarity": "dot product of L2-normalised features; equal ones in gallery order",
+            "rank-k": f"share of queries whose identity is among the first k {counted}",
+            "mAP, mINP": "over all ranked images, without interpolation",
+            "means": means,
+        }
+
+    def _images(self, cameras: tuple[int, ...]) -> str:
+        modality = "infrared" if set(cameras) <= set(self.infrared_cameras) else "visible"
+        return f"{modality} test images (camera{'s' * (len(cameras) > 1)} {', '.join(map(str, cameras))})"
+
+    def _gallery_words(self) -> str:
+        images = self._images(self.gallery_cameras)
+        if self.gallery_rule == "fixed":
+            return f"all {images}"
+        each = "1 image" if self.shots == 1 else f"{self.shots} images"
+        how = f"trial t takes the first {self.shots} of row t of the official permutations (rand_perm_cam.mat)"
+        if self.gallery_rule == "S":
+            draw = "choice" if self.shots == 1 else "sample"
+            how = (
+                f"trial t = 0 .. 9 draws with Python's random.Random(t).{draw} from the sorted file names, identity by "
+                "identity (as four-digit strings) and camera by camera"
+            )
+        return f"{each} of each identity in each camera of the {images}; {how}"
+
 
 def _sysu(dataset: str, search: str, *, shots: int, rule: GalleryRule) -> Protocol:
     return Protocol(

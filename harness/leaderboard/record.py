@@ -31,13 +31,14 @@ Reference = Literal["pretrained", "supervised", "oracle-association"]
 
 
 class DatasetCard(FrozenModel):
-    """The images that were used. ``fingerprint`` tells two versions of one dataset apart; ``size`` and ``seed`` belong
-    to the rendered one."""
+    """The images that were used. ``fingerprint`` tells two versions of one dataset apart and is the same for all of its
+    trials; ``size`` and ``seed`` belong to the rendered one, ``trial`` to RegDB (a split of its own, 1 to 10)."""
 
     name: str
     fingerprint: str
     size: str | None = None
     seed: int | None = None
+    trial: int | None = None
     images_train: int = Field(ge=0)
     images_test: int = Field(ge=0)
     cameras: list[int]

@@ -1,12 +1,14 @@
 """Leaderboard tables from run records: one table per dataset version and protocol, one row per settings.
 
 Runs of the same settings with different seeds become one row, mean ± sample standard deviation with the number of
-seeds. Two protocols, two versions of a dataset, or plain and camera-centred features never meet in one table.
+seeds. On a dataset with trials (RegDB), a seed's figure is the mean over its trials; with one seed the deviation is
+over the trials. Two protocols, two versions of a dataset, or plain and camera-centred features never meet in one table.
 Percentages have two decimals; the order of tables and rows depends on the records alone.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import RunError
-from harness.evaluation.figures import FIGURE_NAMES, FigureName
+from harness.evaluation.figures import FIGURE_NAMES, FigureName, figure_header
 from harness.leaderboard.record import RECORD_NAME, Record, read_record, settings_digest
 
 if TYPE_CHECKING:
@@ -70,23 +72,22 @@ def leaderboard(records: Iterable[Record], *, protocols: Sequence[str] | None = 
     """One row per dataset version, protocol and settings.
 
     Args:
-        records: of finished runs. Of two runs with equal settings and seed, the later one counts.
+        records: of finished runs. Of two runs with equal settings, seed and trial, the later one counts.
         protocols: only these identifiers; every recorded one when left out.
 
     Returns:
         A frame with the columns of ``dataset``, ``size``, ``dataset_seed``, ``fingerprint``, ``protocol``,
         ``camera_centred``, ``method``, ``reference``, ``selection``, ``settings`` (a short digest), ``parts``,
-        ``seeds`` (their number), ``seed_list``, and for each figure ``<figure>_mean`` and ``<figure>_sd`` in percent
-        (sd is NaN for one seed). Best rank-1 first within each table.
+        ``seeds`` (their number), ``seed_list``, ``trials`` (the number that every seed has; 0 on a dataset without),
+        and for each figure ``<figure>_mean`` and ``<figure>_sd`` in percent (sd is NaN for a single run). Best rank-1
+        first within each table.
     """
     import pandas as pd
 
     rows = [
-        _summary(row, by_seed)
-        for row, by_seed in _grouped(records).items()
-        if not protocols or row.protocol in protocols
+        _summary(row, runs) for row, runs in _grouped(records).items() if not protocols or row.protocol in protocols
     ]
-    columns = [*_Row.__dataclass_fields__, "parts", "seeds", "seed_list"]
+    columns = [*_Row.__dataclass_fields__, "parts", "seeds", "seed_list", "trials"]
     columns += [f"{figure}_{kind}" for figure in FIGURE_NAMES for kind in ("mean", "sd")]
     frame = pd.DataFrame(rows, columns=columns)
     by = [*_TABLE_KEYS, "rank1_mean", "method", "settings"]
@@ -94,12 +95,13 @@ def leaderboard(records: Iterable[Record], *, protocols: Sequence[str] | None = 
     return frame.sort_values(by, ascending=ascending, kind="stable", ignore_index=True)
 
 
-def _grouped(records: Iterable[Record]) -> dict[_Row, dict[int, Record]]:
-    groups: defaultdict[_Row, dict[int, Record]] = defaultdict(dict)
+def _grouped(records: Iterable[Record]) -> dict[_Row, dict[tuple[int, int | None], Record]]:
+    """The runs of each row by seed and trial."""
+    groups: defaultdict[_Row, dict[tuple[int, int | None], Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: (record.created, record.name)):
         digest = settings_digest(record)[:_DIGEST_LENGTH]
         for protocol in record.protocols:
-            groups[_row(record, protocol, digest)][record.seed] = record
+            groups[_row(record, protocol, digest)][record.seed, record.dataset.trial] = record
     return groups
 
 
@@ -119,16 +121,19 @@ def _row(record: Record, protocol: str, digest: str) -> _Row:
     )
 
 
-def _summary(row: _Row, by_seed: dict[int, Record]) -> dict[str, Any]:
-    seeds = sorted(by_seed)
+def _summary(row: _Row, runs: dict[tuple[int, int | None], Record]) -> dict[str, Any]:
+    seeds = sorted({seed for seed, _ in runs})
+    trials = {seed: [run for run in runs if run[0] == seed and run[1] is not None] for seed in seeds}
     summary: dict[str, Any] = {name: getattr(row, name) for name in row.__dataclass_fields__}
-    parts = by_seed[seeds[0]].parts
-    summary["parts"] = ", ".join(f"{part.role}={part.name}" for part in parts)
+    summary["parts"] = ", ".join(f"{part.role}={part.name}" for part in next(iter(runs.values())).parts)
     summary["seeds"] = len(seeds)
     summary["seed_list"] = ", ".join(map(str, seeds))
+    summary["trials"] = min(map(len, trials.values()))
     for figure in FIGURE_NAMES:
-        values = [100 * float(getattr(by_seed[seed].protocols[row.protocol], figure)) for seed in seeds]
-        summary[f"{figure}_mean"] = statistics.fmean(values)
+        of_run = {run: 100 * float(getattr(record.protocols[row.protocol], figure)) for run, record in runs.items()}
+        of_seed = [statistics.fmean(of_run[run] for run in runs if run[0] == seed) for seed in seeds]
+        values = of_seed if len(seeds) > 1 else list(of_run.values())
+        summary[f"{figure}_mean"] = statistics.fmean(of_seed)
         summary[f"{figure}_sd"] = statistics.stdev(values) if len(values) > 1 else float("nan")
     return summary
 
@@ -151,12 +156,20 @@ def _one_table(group: pd.DataFrame, *, figures: Sequence[FigureName]) -> str:
     from tabulate import tabulate
 
     rows = group.to_dict("records")
-    headers = ["method", *map(_header, figures), "seeds", "selection", "settings"]
+    with_trials = ["trials"] if any(row["trials"] for row in rows) else []
+    counts = ["seeds", *with_trials]
+    headers = ["method", *map(figure_header, figures), *counts, "selection", "settings"]
     body = [
-        [_method(row), *(_cell(row, figure) for figure in figures), str(row["seeds"]), _selection(row), row["settings"]]
+        [
+            _method(row),
+            *(_cell(row, figure) for figure in figures),
+            *(str(row[count]) for count in counts),
+            _selection(row),
+            row["settings"],
+        ]
         for row in rows
     ]
-    alignment = ["left", *("right" for _ in figures), "right", "left", "left"]
+    alignment = ["left", *("right" for _ in figures), *("right" for _ in counts), "left", "left"]
     table = tabulate(body, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=alignment)
     return f"{_heading(rows[0])}\n\n{table}\n{_footnotes(rows)}"
 
@@ -167,10 +180,6 @@ def _heading(row: dict[Any, Any]) -> str:
     version.append(f"fingerprint {row['fingerprint'][:12]}")
     centred = ", camera-centred features" if row["camera_centred"] else ""
     return f"## {row['protocol']}{centred}\n\nDataset {row['dataset']} ({', '.join(version)}). Figures in percent."
-
-
-def _header(figure: FigureName) -> str:
-    return f"rank-{figure.removeprefix('rank')}" if figure.startswith("rank") else figure
 
 
 def _method(row: dict[Any, Any]) -> str:
@@ -184,13 +193,18 @@ def _selection(row: dict[Any, Any]) -> str:
 
 def _cell(row: dict[Any, Any], figure: FigureName) -> str:
     mean = f"{row[f'{figure}_mean']:.2f}"
-    return mean if row["seeds"] == 1 else f"{mean} ± {row[f'{figure}_sd']:.2f}"
+    spread = row[f"{figure}_sd"]
+    return mean if math.isnan(spread) else f"{mean} ± {spread:.2f}"
 
 
 def _footnotes(rows: list[dict[Any, Any]]) -> str:
     notes = []
     if any(row["seeds"] > 1 for row in rows):
         notes.append("mean ± sample standard deviation over the seeds.")
+    if any(row["seeds"] == 1 and row["trials"] > 1 for row in rows):
+        notes.append("with one seed: mean ± sample standard deviation over the trials.")
+    if any(0 < row["trials"] < 10 for row in rows):
+        notes.append("fewer than ten trials: not comparable with published figures, which are means of ten.")
     if any(row["reference"] for row in rows):
         notes.append("† reference row, not an unsupervised method.")
     if any(row["selection"] == "oracle" for row in rows):

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from harness.data.manifest import Manifest, fingerprint
-from harness.data.sysu_mm01 import check_sysu_mm01, format_check, read_identities, read_sysu_mm01
+from harness.data.sysu_mm01 import read_identities, read_sysu_mm01
 from harness.errors import DataError
-
-TRAIN, VAL, TEST = (1, 2, 5), (4,), (3, 6)
-
-
-def write_tree(root: Path, *, images: int = 2, cameras=(1, 2, 3, 4, 5, 6)) -> Path:
-    for camera in cameras:
-        for identity in (*TRAIN, *VAL, *TEST):
-            folder = root / f"cam{camera}" / f"{identity:04d}"
-            folder.mkdir(parents=True)
-            for number in range(1, images + 1):
-                Image.new("RGB", (8, 12), (camera * 20, identity * 20, number)).save(folder / f"{number:04d}.jpg")
-    (root / "exp").mkdir(parents=True)
-    for name, identities in (("train", TRAIN), ("val", VAL), ("test", TEST)):
-        (root / "exp" / f"{name}_id.txt").write_text(",".join(map(str, identities)) + "\n")
-    return root
+from tests.data.trees import TEST, TRAIN, VAL
+from tests.data.trees import write_sysu_mm01 as write_tree
 
 
 @pytest.fixture
@@ -220,44 +204,3 @@ def test_listed_identities_without_any_image_are_named(tree):
     (tree / "exp" / "train_id.txt").write_text("1,2,5,77,78")
     with pytest.raises(DataError, match=r"2 identities of train_id\.txt and val_id\.txt have no image.*0077, 0078"):
         read_sysu_mm01(tree, split="train")
-
-
-def test_check_counts_images_and_identities_and_accepts_a_sound_tree(tree):
-    steps = []
-    report = check_sysu_mm01(tree, progress=lambda done, total: steps.append((done, total)))
-    assert report.ok
-    assert report.counts["train", 3].images == 6
-    assert report.counts["train", 3].identities == 3
-    assert report.counts["test", 6].images == 4
-    assert report.published is None
-    assert steps[-1] == (72, 72)
-    text = format_check(report)
-    assert "6 (3)" in text
-    assert "Verdict: usable" in text
-
-
-def test_check_names_damaged_images_strays_and_problems(tree):
-    whole = (tree / "cam1" / "0001" / "0001.jpg").read_bytes()
-    (tree / "cam1" / "0001" / "0001.jpg").write_bytes(whole[: len(whole) // 2])
-    (tree / "cam4" / "0003" / "0002.jpg").write_text("not an image")
-    (tree / "cam5" / "Thumbs.db").write_text("x")
-    (tree / "cam5" / "0003" / "readme.txt").write_text("x")
-    (tree / "exp" / "train_id.txt").write_text("1,2,5,77")
-    report = check_sysu_mm01(tree)
-    assert not report.ok
-    assert [path for path, _ in report.damaged] == ["cam1/0001/0001.jpg", "cam4/0003/0002.jpg"]
-    assert report.strays == ("cam5/0003/readme.txt", "cam5/Thumbs.db")
-    assert any("0077" in problem for problem in report.problems)
-    text = format_check(report)
-    for name in ("cam1/0001/0001.jpg", "Thumbs.db", "0077", "NOT usable"):
-        assert name in text
-
-
-def test_check_compares_with_the_published_counts_when_the_lists_have_the_published_lengths(tree):
-    lists = {"train": range(1, 297), "val": range(297, 396), "test": range(396, 492)}
-    for name, identities in lists.items():
-        (tree / "exp" / f"{name}_id.txt").write_text(",".join(map(str, identities)))
-    report = check_sysu_mm01(tree)
-    assert "train, cam1: 12 images, published 4721" in report.published
-    assert "val, cam3: 0 images, published 1980" in report.published
-    assert "test, cam1: 0 images, published 1374" in format_check(report)

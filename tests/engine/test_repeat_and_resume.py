@@ -75,7 +75,7 @@ SPOTS = {
     "renaming a file": (os, "replace", 4),
     "appending metrics": (folder.RunFolder, "append_metrics", 4),
     "test extraction": (run_module, "extract_features", 1),
-    "evaluation": (run_module, "evaluate", 1),
+    "evaluation": (run_module, "evaluate_all", 1),
     "saving weights": (run_module, "save_file", 2),
     "the record": (report, "code_state", 1),
     "writing the record": (run_module, "write_record", 1),

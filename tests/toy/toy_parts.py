@@ -251,7 +251,7 @@ class Silent:
         self.resumed_at: int | None = None
         self.rows: list[dict[str, Any]] = []
 
-    def started(self, plan, folder, *, resumed_at):
+    def started(self, plan, dataset, folder, *, resumed_at):
         self.resumed_at = resumed_at
 
     def progress(self, what, done, total):

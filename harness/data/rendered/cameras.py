@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -10,8 +11,12 @@ from scipy.ndimage import gaussian_filter
 
 from harness.data.rendered.shapes import Array
 
+Spectrum = Literal["visible", "infrared", "thermal"]
+
 VISIBLE_CAMERAS = (1, 2, 4, 5)
 INFRARED_CAMERAS = (3, 6)
+REGDB_VISIBLE_CAMERA, REGDB_THERMAL_CAMERA = 7, 8
+"""The cameras of the RegDB layout; their numbers differ from the others', so their random streams do too."""
 
 STRENGTH = 0.4
 """How far cameras differ in colour, exposure and perspective; 0 is no difference."""
@@ -35,9 +40,9 @@ class Block:
 
 @dataclass(frozen=True)
 class Camera:
-    """One camera. ``wall``, ``floor`` and ``tint`` are [C]; C is 3 for visible, 1 for infrared."""
+    """One camera. ``wall``, ``floor`` and ``tint`` are [C]; C is 3 for visible, 1 for infrared and thermal."""
 
-    infrared: bool
+    spectrum: Spectrum
     wall: Array
     floor: Array
     horizon: float
@@ -57,8 +62,8 @@ class Camera:
 
     @property
     def channels(self) -> int:
-        """1 for infrared, 3 for visible."""
-        return 1 if self.infrared else 3
+        """1 for infrared and thermal, 3 for visible."""
+        return 3 if self.spectrum == "visible" else 1
 
 
 def draw_camera(rng: Generator, *, infrared: bool, strength: float = STRENGTH) -> Camera:
@@ -86,7 +91,7 @@ def draw_camera(rng: Generator, *, infrared: bool, strength: float = STRENGTH) -
         for _ in range(int(rng.integers(1, 4)))
     )
     return Camera(
-        infrared=infrared,
+        spectrum="infrared" if infrared else "visible",
         wall=colour(wall, wall),
         floor=colour(wall - 0.25, wall + 0.05),
         horizon=rng.uniform(0.55, 0.85),
@@ -103,6 +108,44 @@ def draw_camera(rng: Generator, *, infrared: bool, strength: float = STRENGTH) -
         offset_y=rng.uniform(-0.04, 0.04) * strength,
         vignette=rng.uniform(0.1, 0.45) if infrared else 0.0,
         glow=rng.uniform(0.0, 0.12) if infrared else 0.0,
+    )
+
+
+def draw_thermal_camera(rng: Generator) -> Camera:
+    """A random thermal camera: a cold, nearly even background, no light of its own, coarse optics."""
+    wall = rng.uniform(0.10, 0.20)
+
+    def warmth(spread: float) -> Array:
+        return np.asarray([wall + rng.uniform(-spread, spread)], dtype=np.float32)
+
+    blocks = tuple(
+        Block(
+            x=rng.uniform(0.0, 1.0),
+            y=rng.uniform(0.25, 0.8),
+            half_width=rng.uniform(0.06, 0.22),
+            half_height=rng.uniform(0.08, 0.3),
+            colour=warmth(0.05),
+        )
+        for _ in range(2)
+    )
+    return Camera(
+        spectrum="thermal",
+        wall=warmth(0.0),
+        floor=warmth(0.05),
+        horizon=rng.uniform(0.55, 0.85),
+        blocks=blocks,
+        tint=np.ones(1, dtype=np.float32),
+        gamma=1.0,
+        saturation=1.0,
+        blur=rng.uniform(0.7, 0.9),
+        noise=rng.uniform(0.01, 0.02),
+        side_light=0.0,
+        foreshortening=1.0 + rng.uniform(-0.12, 0.12) * STRENGTH,
+        scale=1.0 + rng.uniform(-0.1, 0.1) * STRENGTH,
+        offset_x=0.0,
+        offset_y=0.0,
+        vignette=0.0,
+        glow=0.0,
     )
 
 
@@ -135,13 +178,13 @@ def take_picture(camera: Camera, reflectance: Array, rng: Generator) -> np.ndarr
         rng: the image's generator (exposure and sensor noise).
 
     Returns:
-        uint8 [H, W, 3]; the three channels of an infrared image are equal.
+        uint8 [H, W, 3]; the three channels are equal unless the camera is visible.
     """
     height, width, _ = reflectance.shape
     gain = rng.uniform(0.85, 1.15)
     gamma = camera.gamma * rng.uniform(0.9, 1.1)
     light = reflectance * (_illumination(camera, height, width) * (camera.tint * np.float32(gain)))
-    if not camera.infrared:
+    if camera.spectrum == "visible":
         grey = light @ _LUMINANCE
         light = grey[..., None] + camera.saturation * (light - grey[..., None])
     light = np.clip(light, 0.0, 1.0) ** gamma
@@ -149,13 +192,13 @@ def take_picture(camera: Camera, reflectance: Array, rng: Generator) -> np.ndarr
     light = gaussian_filter(light, sigma=(sigma, sigma, 0.0), mode="nearest", truncate=3.0)
     light += camera.noise * rng.standard_normal(light.shape, dtype=np.float32)
     recorded = (np.clip(light, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
-    return np.repeat(recorded, 3, axis=2) if camera.infrared else recorded
+    return recorded if camera.spectrum == "visible" else np.repeat(recorded, 3, axis=2)
 
 
 def _illumination(camera: Camera, height: int, width: int) -> Array:
     """Light that reaches each pixel, float32 [H, W, 1]."""
     across = ((np.arange(width, dtype=np.float32) + 0.5) * (2.0 / width) - 1.0)[None, :]
-    if not camera.infrared:
+    if camera.spectrum == "visible":
         return np.broadcast_to((1.0 + camera.side_light * across)[..., None], (height, width, 1))
     along = ((np.arange(height, dtype=np.float32) + 0.5) * (2.0 / height) - 1.0)[:, None]
     falloff = np.exp(-0.5 * camera.vignette * (across**2 + along**2))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from harness.data.rendered.cameras import Spectrum
 from harness.data.rendered.patterns import mix, second_cloth
-from harness.data.rendered.people import Person, Wardrobe
+from harness.data.rendered.people import Person, Wardrobe, wardrobe_in
 from harness.data.rendered.shapes import Array, Canvas, Point, Window, box_distance, capsule
 
 POSE = 0.7
@@ -44,16 +45,16 @@ def draw_pose(rng: Generator) -> Pose:
     )
 
 
-def paint_person(canvas: Canvas, person: Person, pose: Pose, *, infrared: bool) -> None:
-    """Paint ``person`` in ``pose`` with its visible or its infrared reflectances."""
-    _Painter(canvas, person, pose, person.infrared if infrared else person.visible).paint()
+def paint_person(canvas: Canvas, person: Person, pose: Pose, *, spectrum: Spectrum) -> None:
+    """Paint ``person`` in ``pose`` as seen in ``spectrum``."""
+    _Painter(canvas, person, pose, wardrobe_in(spectrum, person), shaded=spectrum != "thermal").paint()
 
 
 class _Painter:
     """One person being painted; the parts share the pose and the lengths that follow from it."""
 
-    def __init__(self, canvas: Canvas, person: Person, pose: Pose, wardrobe: Wardrobe) -> None:
-        self.canvas, self.person, self.pose, self.wardrobe = canvas, person, pose, wardrobe
+    def __init__(self, canvas: Canvas, person: Person, pose: Pose, wardrobe: Wardrobe, *, shaded: bool) -> None:
+        self.canvas, self.person, self.pose, self.wardrobe, self.shaded = canvas, person, pose, wardrobe, shaded
         # Turning narrows the trunk, but a body is about half as deep as it is wide.
         self.narrow = float(np.hypot(np.cos(pose.yaw), 0.5 * np.sin(pose.yaw)))
         self.slide = float(np.sin(pose.yaw))
@@ -81,7 +82,9 @@ class _Painter:
             self._backpack() if behind else self._straps()
 
     def _shade(self, u: Array, v: Array, amount: float = _SHADE) -> Array:
-        """Light on a rounded, creased part, float32 [h, w, 1]."""
+        """Light on a rounded, creased part, float32 [h, w, 1]; even where the part shines by itself."""
+        if not self.shaded:
+            return np.ones((1, 1, 1), dtype=np.float32)
         light = 1.0 - amount * np.minimum(u * u, 1.0)
         if self.pose.wrinkle > 0.02:
             light = light + self.pose.wrinkle * np.sin(17.0 * v + 4.0 * u + self.pose.wrinkle_phase)

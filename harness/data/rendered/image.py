@@ -7,7 +7,16 @@ from functools import lru_cache
 import numpy as np
 from numpy.random import Generator, SeedSequence
 
-from harness.data.rendered.cameras import INFRARED_CAMERAS, Camera, draw_camera, paint_background, take_picture
+from harness.data.rendered.cameras import (
+    INFRARED_CAMERAS,
+    REGDB_THERMAL_CAMERA,
+    Camera,
+    Spectrum,
+    draw_camera,
+    draw_thermal_camera,
+    paint_background,
+    take_picture,
+)
 from harness.data.rendered.figure import draw_pose, paint_person
 from harness.data.rendered.people import Person, draw_person
 from harness.data.rendered.shapes import Array, Canvas
@@ -27,8 +36,12 @@ def person_of(seed: int, identity: int) -> Person:
 
 
 def camera_of(seed: int, camera: int, *, infrared: bool | None = None) -> Camera:
-    """A camera of the dataset with this seed; infrared if its number says so, unless told otherwise."""
-    return _camera_of(seed, camera, camera in INFRARED_CAMERAS if infrared is None else infrared)
+    """A camera of the dataset with this seed; infrared or thermal if its number says so, unless told otherwise."""
+    if infrared is not None:
+        return _camera_of(seed, camera, "infrared" if infrared else "visible")
+    if camera == REGDB_THERMAL_CAMERA:
+        return _camera_of(seed, camera, "thermal")
+    return _camera_of(seed, camera, "infrared" if camera in INFRARED_CAMERAS else "visible")
 
 
 def render_image(seed: int, *, identity: int, camera: int, number: int, size: tuple[int, int]) -> np.ndarray:
@@ -39,7 +52,7 @@ def render_image(seed: int, *, identity: int, camera: int, number: int, size: tu
     Args:
         seed: the dataset's seed, not negative.
         identity: the person, from 1.
-        camera: 1 .. 6.
+        camera: 1 .. 6, or one of the RegDB layout (7 visible, 8 thermal).
         number: the image of this person in this camera, from 1.
         size: height and width in pixels.
 
@@ -53,9 +66,9 @@ def render_image(seed: int, *, identity: int, camera: int, number: int, size: tu
 def render_person(person: Person, camera: Camera, rng: Generator, *, size: tuple[int, int]) -> np.ndarray:
     """A person in front of a camera; ``rng`` decides pose, framing, occlusion and exposure. uint8 [H, W, 3]."""
     canvas = Canvas(paint_background(camera, rng, size=size), **_framing(person, camera, rng, size=size))
-    paint_person(canvas, person, draw_pose(rng), infrared=camera.infrared)
+    paint_person(canvas, person, draw_pose(rng), spectrum=camera.spectrum)
     if rng.random() < OCCLUDED:
-        _paint_occluder(canvas, rng)
+        _paint_occluder(canvas, rng, brightest=0.25 if camera.spectrum == "thermal" else 0.8)
     return take_picture(camera, canvas.pixels, rng)
 
 
@@ -65,8 +78,9 @@ def _person_of(seed: int, identity: int) -> Person:
 
 
 @lru_cache(maxsize=256)
-def _camera_of(seed: int, camera: int, infrared: bool) -> Camera:
-    return draw_camera(_stream(seed, _CAMERA, camera), infrared=infrared)
+def _camera_of(seed: int, camera: int, spectrum: Spectrum) -> Camera:
+    rng = _stream(seed, _CAMERA, camera)
+    return draw_thermal_camera(rng) if spectrum == "thermal" else draw_camera(rng, infrared=spectrum == "infrared")
 
 
 def _stream(*key: int) -> Generator:
@@ -87,10 +101,10 @@ def _framing(person: Person, camera: Camera, rng: Generator, *, size: tuple[int,
     return {"x": columns.astype(np.float32), "y": rows.astype(np.float32)}
 
 
-def _paint_occluder(canvas: Canvas, rng: Generator) -> None:
+def _paint_occluder(canvas: Canvas, rng: Generator, *, brightest: float) -> None:
     """A plain obstacle: low and wide (a table), or tall and narrow (a post)."""
     channels = canvas.pixels.shape[2]
-    colour = np.full(channels, rng.uniform(0.15, 0.8), dtype=np.float32)
+    colour = np.full(channels, rng.uniform(0.15, brightest), dtype=np.float32)
     x = rng.uniform(-0.18, 0.18)
     if rng.random() < 0.6:
         top = rng.uniform(0.62, 0.82)

@@ -1,14 +1,16 @@
-"""Which images a rendered dataset holds: identities, splits, cameras and counts for each size."""
+"""Which images a rendered dataset in the layout of SYSU-MM01 holds: identities, splits, cameras and counts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from harness.errors import SettingsError, suggest
+from harness.data.rendered.plan import Cell, Plan, find_size
 
 CAMERAS = (1, 2, 3, 4, 5, 6)
 SPLITS = ("train", "val", "test")
@@ -44,15 +46,6 @@ class Size:
         return sum(share.images for share in self.shares.values())
 
 
-@dataclass(frozen=True)
-class Cell:
-    """The images of one identity in one camera: numbers 1 .. ``images``."""
-
-    identity: int
-    camera: int
-    images: int
-
-
 def _even(image_size: tuple[int, int], *, identities: tuple[int, int, int], visible: int, infrared: int) -> Size:
     """Every identity in every camera, with ``visible`` or ``infrared`` images in each."""
     counts = dict(zip(SPLITS, identities, strict=True))
@@ -86,15 +79,16 @@ SIZES: Mapping[str, Size] = MappingProxyType(
 )
 
 
-def find_size(name: str) -> Size:
-    """The size of this name.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    if name not in SIZES:
-        raise SettingsError(f"There is no rendered dataset of size {name!r}. {suggest(name, SIZES)}")
-    return SIZES[name]
+def plan_sysu_mm01(*, size: str, seed: int) -> Plan:
+    """The dataset of this size and seed; a SettingsError if there is no such size."""
+    chosen = find_size(size, SIZES)
+    return Plan(
+        image_size=chosen.image_size,
+        cells=list_cells(chosen, seed=seed),
+        place=_place,
+        lists="exp",
+        write_lists=partial(_write_lists, size=chosen, seed=seed),
+    )
 
 
 def split_identities(size: Size, *, seed: int) -> dict[str, tuple[int, ...]]:
@@ -131,3 +125,14 @@ def _deal(identities: tuple[int, ...], camera: int, share: Share) -> list[Cell]:
     present = identities[: share.present] if camera in (1, 2, 6) else identities[-share.present :]
     each, left = divmod(share.images, share.present)
     return [Cell(identity, camera, each + (place < left)) for place, identity in enumerate(present)]
+
+
+def _place(cell: Cell, number: int) -> str:
+    return f"cam{cell.camera}/{cell.identity:04d}/{number:04d}.jpg"
+
+
+def _write_lists(root: Path, *, size: Size, seed: int) -> None:
+    identities = split_identities(size, seed=seed)
+    identities["available"] = tuple(sorted(identity for split in identities.values() for identity in split))
+    for name, listed in identities.items():
+        (root / "exp" / f"{name}_id.txt").write_text(",".join(map(str, listed)) + "\n")

@@ -1,9 +1,14 @@
-"""Who is rendered: body, clothes, hair and bag of one identity, as seen in visible light and in near infrared.
+"""Who is rendered: body, clothes, hair and bag of one identity, as seen in each spectrum.
 
 Near infrared shows a dyed cloth at another brightness than visible light does. Here its reflectance follows the
 visible luminance only in part (:data:`LUMINANCE_TIE`), patterns may fade, and the order of a pattern's two
 cloths is mostly, not always, kept. Skin is bright and even. So outline and pattern link the two modalities;
 colour and brightness hardly do.
+
+Thermal images show warmth: skin most, then hair, then cloth, the less the thicker it is; what is carried is nearly
+as cold as the room. How thick a cloth is follows from its infrared reflectance (any number of its own would do), and
+a print is no thicker than the cloth it is on, so that patterns nearly vanish. So outline and the order of warm and
+cold parts link thermal to visible images.
 """
 
 from __future__ import annotations
@@ -14,11 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from harness.data.rendered.cameras import Spectrum
 from harness.data.rendered.shapes import Array
 
 LUMINANCE_TIE = 0.65
 CONTRAST_KEPT = 0.9
 PATTERN_VANISHES = 0.05
+THERMAL_PATTERN = 0.25
+"""The share of a pattern's infrared contrast that is left in thermal images."""
 
 HAIR_STYLES = ("bald", "short", "full", "bob", "long", "bun")
 HATS = ("none", "none", "none", "cap", "beanie", "brim")
@@ -177,3 +185,30 @@ def _infrared_of(rng: Generator, cloth: np.ndarray) -> float:
 
 def _colour(values: object) -> Array:
     return np.clip(np.asarray(values, dtype=np.float32), 0.0, 1.0)
+
+
+def wardrobe_in(spectrum: Spectrum, person: Person) -> Wardrobe:
+    """What ``person`` wears, as seen in ``spectrum``."""
+    if spectrum == "thermal":
+        return _thermal_wardrobe(person.infrared)
+    return person.infrared if spectrum == "infrared" else person.visible
+
+
+def _thermal_wardrobe(infrared: Wardrobe) -> Wardrobe:
+    """Warmth, 0 the coldest .. 1 the warmest, in place of reflectance; it draws nothing at random."""
+
+    def through(reflectance: Array, warmest: float, coldest: float) -> Array:
+        return _colour(warmest + reflectance * (coldest - warmest))
+
+    def garment(cloths: Array) -> Array:
+        return through(cloths[0] + np.asarray([[0.0], [THERMAL_PATTERN]]) * (cloths[1] - cloths[0]), 0.76, 0.34)
+
+    return Wardrobe(
+        skin=_colour([0.92]),
+        hair=through(infrared.hair, 0.66, 0.50),
+        upper=garment(infrared.upper),
+        lower=garment(infrared.lower),
+        hat=through(infrared.hat, 0.50, 0.34),
+        shoes=through(infrared.shoes, 0.46, 0.30),
+        bag=through(infrared.bag, 0.34, 0.24),
+    )

@@ -1,4 +1,4 @@
-"""Rendered datasets on disk, in the layout of SYSU-MM01."""
+"""Rendered datasets on disk, in the layout of SYSU-MM01 or of RegDB."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
+import numpy as np
 from filelock import FileLock
 from PIL import Image
 
 from harness.data import places
+from harness.data.rendered.cameras import REGDB_THERMAL_CAMERA
+from harness.data.rendered.halves import plan_regdb
 from harness.data.rendered.image import render_image
-from harness.data.rendered.layout import Cell, Size, find_size, list_cells, split_identities
-from harness.errors import DataError, SettingsError
+from harness.data.rendered.layout import plan_sysu_mm01
+from harness.data.rendered.plan import Cell, Plan
+from harness.errors import DataError, SettingsError, suggest
 
 RENDERER_VERSION = 1
 """Raised with every change of the rendered pixels or of the layout; caches of other versions are not used."""
@@ -29,8 +35,17 @@ JPEG_QUALITY = 95
 
 Progress = Callable[[int, int], None]
 
-_DESCRIPTION = Path("exp") / "rendered.json"
+SYSU_MM01 = "sysu-mm01"
+
+_DESCRIPTION = "rendered.json"
 _WORTH_A_POOL = 10_000  # images; starting processes costs more than a smaller dataset takes
+
+
+class _Planner(Protocol):
+    def __call__(self, *, size: str, seed: int) -> Plan: ...
+
+
+_PLANNERS: Mapping[str, _Planner] = MappingProxyType({SYSU_MM01: plan_sysu_mm01, "regdb": plan_regdb})
 
 
 def write_rendered(
@@ -38,36 +53,40 @@ def write_rendered(
     *,
     size: str = "small",
     seed: int = 0,
+    layout: str = SYSU_MM01,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> None:
-    """Render a dataset into ``root``, in the layout of SYSU-MM01.
+    """Render a dataset into ``root``.
 
     ``root`` appears only once it is complete. The images do not depend on ``workers``.
 
     Args:
         root: the folder to make; its parents are made too.
         size: ``"tiny"``, ``"small"`` or ``"full"``.
-        seed: the dataset's seed, not negative.
+        seed: the dataset's seed, not negative. An identity is the same person in every layout.
+        layout: ``"sysu-mm01"`` (six cameras, near infrared) or ``"regdb"`` (two cameras, thermal).
         progress: called with (images written, images in all).
         workers: processes; default: one, or one per usable core for ``full``. With more than one, a script that
             calls this needs the usual ``if __name__ == "__main__":`` guard.
 
     Raises:
-        SettingsError: an unknown size, a negative seed, or fewer than one worker.
+        SettingsError: an unknown size or layout, a negative seed, or fewer than one worker.
         DataError: ``root`` exists and is not an empty folder.
     """
-    root, plan = Path(root), find_size(size)
+    root = Path(root)
     _require_settings(seed, workers)
+    plan = _plan(layout, size=size, seed=seed)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root} exists already. A dataset is rendered into a new folder: name another, or remove it.")
     root.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=_part_prefix(root), suffix=".part", dir=root.parent))
     try:
         _write_images(part, plan, seed=seed, workers=workers, progress=progress)
-        _write_lists(part, plan, seed=seed)
-        description = _describe(size=size, seed=seed)
-        (part / _DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
+        (part / plan.lists).mkdir()
+        plan.write_lists(part)
+        description = _describe(layout=layout, size=size, seed=seed)
+        (part / plan.lists / _DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
         # mkdtemp makes a private folder; a dataset is readable like any other.
         part.chmod(0o755)
         os.replace(part, root)
@@ -75,7 +94,14 @@ def write_rendered(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def ensure_rendered(*, size: str, seed: int, cache_root: Path | None = None, progress: Progress | None = None) -> Path:
+def ensure_rendered(
+    *,
+    size: str,
+    seed: int,
+    layout: str = SYSU_MM01,
+    cache_root: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
     """The folder of a rendered dataset, rendered now unless it is in the cache.
 
     Processes that ask for the same dataset at once wait for the one that renders it.
@@ -83,23 +109,26 @@ def ensure_rendered(*, size: str, seed: int, cache_root: Path | None = None, pro
     Args:
         size: ``"tiny"``, ``"small"`` or ``"full"``.
         seed: the dataset's seed, not negative.
+        layout: ``"sysu-mm01"`` or ``"regdb"``.
         cache_root: where rendered datasets are kept; default: ``$HARNESS_CACHE``, else the user's cache folder.
         progress: called with (images written, images in all) while rendering.
 
     Raises:
-        SettingsError: an unknown size or a negative seed.
+        SettingsError: an unknown size or layout, or a negative seed.
         DataError: something else is in the dataset's place.
     """
-    find_size(size)
     _require_settings(seed, None)
-    root = (cache_root or places.cache_root()) / "rendered" / f"v{RENDERER_VERSION}" / f"{size}-seed{seed}"
-    if _is_complete(root, size=size, seed=seed):
+    description = Path(_plan(layout, size=size, seed=seed).lists) / _DESCRIPTION
+    expected = _describe(layout=layout, size=size, seed=seed)
+    name = f"{size}-seed{seed}" if layout == SYSU_MM01 else f"{layout}-{size}-seed{seed}"
+    root = (cache_root or places.cache_root()) / "rendered" / f"v{RENDERER_VERSION}" / name
+    if _is_complete(root, description, expected):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.with_name(f"{root.name}.lock")):
-        if not _is_complete(root, size=size, seed=seed):
+        if not _is_complete(root, description, expected):
             _remove_leftovers(root)
-            write_rendered(root, size=size, seed=seed, progress=progress)
+            write_rendered(root, size=size, seed=seed, layout=layout, progress=progress)
     return root
 
 
@@ -110,12 +139,19 @@ def _require_settings(seed: int, workers: int | None) -> None:
         raise SettingsError(f"Rendering was asked to use {workers} workers; expected 1 or more.")
 
 
-def _describe(*, size: str, seed: int) -> dict[str, object]:
-    return {"renderer_version": RENDERER_VERSION, "seed": seed, "size": size}
+def _plan(layout: str, *, size: str, seed: int) -> Plan:
+    if layout not in _PLANNERS:
+        raise SettingsError(f"Nothing is rendered in the layout {layout!r}. {suggest(layout, _PLANNERS)}")
+    return _PLANNERS[layout](size=size, seed=seed)
 
 
-def _is_complete(root: Path, *, size: str, seed: int) -> bool:
-    """Whether ``root`` holds the dataset.
+def _describe(*, layout: str, size: str, seed: int) -> dict[str, object]:
+    named = {} if layout == SYSU_MM01 else {"layout": layout}
+    return {"renderer_version": RENDERER_VERSION, "seed": seed, "size": size, **named}
+
+
+def _is_complete(root: Path, description: Path, expected: Mapping[str, object]) -> bool:
+    """Whether ``root`` holds the dataset that the file ``description`` in it should describe as ``expected``.
 
     Raises:
         DataError: it holds something else.
@@ -123,13 +159,13 @@ def _is_complete(root: Path, *, size: str, seed: int) -> bool:
     if not root.exists():
         return False
     try:
-        found = json.loads((root / _DESCRIPTION).read_text())
+        found = json.loads((root / description).read_text())
     except (OSError, ValueError):
         found = None
-    if found != _describe(size=size, seed=seed):
+    if found != expected:
         raise DataError(
-            f"{root} should hold the rendered dataset {size!r} of seed {seed}, but its {_DESCRIPTION} is missing "
-            "or says otherwise. Remove the folder; it is rendered again."
+            f"{root} should hold the rendered dataset {expected['size']!r} of seed {expected['seed']}, but its "
+            f"{description} is missing or says otherwise. Remove the folder; it is rendered again."
         )
     return True
 
@@ -144,35 +180,33 @@ def _remove_leftovers(root: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_lists(root: Path, plan: Size, *, seed: int) -> None:
-    folder = root / "exp"
-    folder.mkdir()
-    identities = split_identities(plan, seed=seed)
-    identities["available"] = tuple(sorted(identity for split in identities.values() for identity in split))
-    for name, listed in identities.items():
-        (folder / f"{name}_id.txt").write_text(",".join(map(str, listed)) + "\n")
-
-
-def _write_images(root: Path, plan: Size, *, seed: int, workers: int | None, progress: Progress | None) -> None:
-    for camera in sorted({camera for _, camera in plan.shares}):
-        (root / f"cam{camera}").mkdir()
-    cells = list_cells(plan, seed=seed)
-    write = partial(_write_cell, root=root, seed=seed, image_size=plan.image_size)
+def _write_images(root: Path, plan: Plan, *, seed: int, workers: int | None, progress: Progress | None) -> None:
+    write = partial(_write_cell, root=root, seed=seed, image_size=plan.image_size, place=plan.place)
     written = 0
     with _mapper(workers or _default_workers(plan)) as each:
-        for count in each(write, cells):
+        for count in each(write, plan.cells):
             written += count
             if progress is not None:
                 progress(written, plan.images)
 
 
-def _write_cell(cell: Cell, *, root: Path, seed: int, image_size: tuple[int, int]) -> int:
-    folder = root / f"cam{cell.camera}" / f"{cell.identity:04d}"
-    folder.mkdir()
+def _write_cell(
+    cell: Cell, *, root: Path, seed: int, image_size: tuple[int, int], place: Callable[[Cell, int], str]
+) -> int:
     for number in range(1, cell.images + 1):
+        file = root / place(cell, number)
+        file.parent.mkdir(parents=True, exist_ok=True)
         pixels = render_image(seed, identity=cell.identity, camera=cell.camera, number=number, size=image_size)
-        Image.fromarray(pixels).save(folder / f"{number:04d}.jpg", quality=JPEG_QUALITY, subsampling=0)
+        _save(pixels, file, grey=cell.camera == REGDB_THERMAL_CAMERA)
     return cell.images
+
+
+def _save(pixels: np.ndarray, file: Path, *, grey: bool) -> None:
+    image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    if file.suffix == ".jpg":
+        image.save(file, quality=JPEG_QUALITY, subsampling=0)
+    else:
+        image.save(file)
 
 
 @contextmanager
@@ -194,7 +228,7 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Cell], int], list[Cell
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _default_workers(plan: Size) -> int:
+def _default_workers(plan: Plan) -> int:
     return 1 if plan.images < _WORTH_A_POOL else _usable_cores()
 
 
