@@ -182,7 +182,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, zlib and NumPy each raise their own
         hint = " Store `paths` as text, not as objects: np.array(paths, dtype=str)." if "pickle" in str(error) else ""

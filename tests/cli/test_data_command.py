@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from harness.cli import main
-
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """``data("check", ...)`` as the console script runs it; exit status, standard output and error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["harness", "data", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-        return code, *capsys.readouterr()
-
-    return call
+def data(harness):
+    """``data("check", ...)``: the command ``harness data``."""
+    return lambda *arguments: harness("data", *arguments)
 
 
 @pytest.mark.parametrize(("layout", "name"), [("sysu-mm01", "SYSU-MM01"), ("regdb", "RegDB")])

@@ -6,14 +6,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from harness import hookimpl
-from harness.cli import main
 from harness.plugins import Catalogue
 
 QUICK = (
@@ -23,33 +20,10 @@ QUICK = (
 )  # fmt: skip
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def harness(tiny: Path, tmp_path: Path, monkeypatch, capsys) -> Callable[..., Result]:
-    """``harness("run", ...)`` as the console script runs it, in a folder of this test."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-        return Result(code, *capsys.readouterr())
-
-    return call
-
-
 class TestLight:
     @pytest.mark.parametrize(
-        "arguments", [["--help"], ["plugins"], ["plugins", "tsmem"], ["run", "--help"], ["--version"]]
+        "arguments",
+        [["--help"], ["plugins"], ["plugins", "tsmem"], ["run", "--help"], ["evaluate", "--help"], ["--version"]],
     )
     def test_asking_what_there_is_loads_nothing_heavy(self, arguments: list[str]) -> None:
         script = (
@@ -118,6 +92,10 @@ class TestRefusals:
             (["--settings", "none.toml"], "none.toml"),
             (["--seeds", "0,x"], "--seeds takes whole numbers"),
             (["--seeds", ","], "--seeds takes whole numbers"),
+            (["--seeds", "3-1"], "--seeds takes whole numbers"),
+            (["--trials", "1-2"], "no option data.trial"),
+            (["--dataset", "regdb", "--trials", "0"], "trial"),
+            (["--dataset", "regdb"], "add --data DIR"),
             (["--seeds=-1"], "seed"),
             (["--seed", "1", "--seeds", "1,2"], "use one of them"),
             (["--resume", "--force"], "give one of them"),

@@ -127,3 +127,36 @@ def test_a_folder_without_records_is_named(tmp_path):
         find_records([tmp_path])
     with pytest.raises(RunError, match="no run folder"):
         find_records([tmp_path / "missing"])
+
+
+class TestTrials:
+    def at(self, make_record, *, trial, seed, rank1):
+        dataset = make_record().dataset.model_copy(update={"trial": trial})
+        return make_record(seed=seed, rank1=rank1, dataset=dataset)
+
+    def test_with_one_seed_the_spread_is_that_of_the_trials(self, make_record):
+        ranks = [0.2, 0.3, 0.4]
+        frame = leaderboard(
+            self.at(make_record, trial=trial, seed=0, rank1=rank) for trial, rank in enumerate(ranks, start=1)
+        )
+        row = frame.iloc[0]
+        assert (row.seeds, row.trials) == (1, 3)
+        assert row.rank1_mean == pytest.approx(30)
+        assert row.rank1_sd == pytest.approx(10)
+
+    def test_with_several_seeds_the_spread_is_that_of_the_seeds_means(self, make_record):
+        ranks = {(0, 1): 0.2, (0, 2): 0.4, (1, 1): 0.3, (1, 2): 0.5, (1, 3): 0.4}
+        records = [self.at(make_record, trial=trial, seed=seed, rank1=rank) for (seed, trial), rank in ranks.items()]
+        row = leaderboard(records).iloc[0]
+        assert (row.seeds, row.trials) == (2, 2)
+        assert row.rank1_mean == pytest.approx(35)
+        assert row.rank1_sd == pytest.approx(np.std([30, 40], ddof=1))
+
+    def test_fewer_than_ten_are_said_not_to_compare(self, make_record):
+        few = [self.at(make_record, trial=trial, seed=0, rank1=0.2) for trial in range(1, 4)]
+        ten = [self.at(make_record, trial=trial, seed=0, rank1=0.2) for trial in range(1, 11)]
+        assert "fewer than ten trials" in render_markdown(leaderboard(few))
+        text = render_markdown(leaderboard(ten))
+        assert "fewer than ten trials" not in text
+        assert "over the trials" in text
+        assert "trials" not in render_markdown(leaderboard([make_record()]))
