@@ -24,6 +24,7 @@ from PIL import Image
 from harness.data.manifest import Manifest, fingerprint, stat_file
 from harness.errors import DataError
 from harness.files import replace_text
+from harness.machine import usable_cores
 
 Interpolation = Literal["bicubic", "lanczos", "bilinear"]
 Progress = Callable[[int, int], None]
@@ -119,7 +120,7 @@ def build_cache(
     with FileLock(f"{file}.lock"):
         cache = _open(file, description)
         if cache is None:
-            _build(file, manifest, description, workers=workers or _usable_cores(), progress=progress)
+            _build(file, manifest, description, workers=workers or usable_cores(), progress=progress)
             cache = _open(file, description)
     if cache is None:
         raise DataError(f"The image cache {file} was written but does not read back. Is the disk failing?")
@@ -303,9 +304,3 @@ def _require_room(folder: Path, needed: int) -> None:
             f"The image cache needs {needed / 2**30:.2f} GiB in {folder}, where {free / 2**30:.2f} GiB are free. "
             "Make room or choose another cache folder."
         )
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,6 +15,7 @@ from tabulate import tabulate
 from harness.data.cache import damage
 from harness.data.published import Count
 from harness.errors import DataError
+from harness.machine import usable_cores
 
 Progress = Callable[[int, int], None]
 
@@ -88,7 +89,7 @@ def find_damaged(root: Path, paths: Iterable[str], *, progress: Progress | None)
     """(path, reason) of every image that cannot be decoded, sorted; ``paths`` are relative to ``root``."""
     paths = list(paths)
     found = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, usable_cores())) as pool:
         reasons = pool.map(lambda path: damage(root / path), paths)
         for done, (path, reason) in enumerate(zip(paths, reasons, strict=True), start=1):
             if reason is not None:

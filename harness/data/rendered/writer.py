@@ -27,6 +27,7 @@ from harness.data.rendered.image import render_image
 from harness.data.rendered.layout import plan_sysu_mm01
 from harness.data.rendered.plan import Cell, Plan
 from harness.errors import DataError, SettingsError, suggest
+from harness.machine import usable_cores
 
 RENDERER_VERSION = 1
 """Raised with every change of the rendered pixels or of the layout; caches of other versions are not used."""
@@ -229,10 +230,4 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Cell], int], list[Cell
 
 
 def _default_workers(plan: Plan) -> int:
-    return 1 if plan.images < _WORTH_A_POOL else _usable_cores()
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return 1 if plan.images < _WORTH_A_POOL else usable_cores()
