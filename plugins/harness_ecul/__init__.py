@@ -1,21 +1,31 @@
-"""TSMem, the two-step memory of ECUL.
+"""ECUL: Extended Cross-Modality United Learning.
+
+- ``ecul``: the whole method.
+- ``emcc``: its clusterer; ``tsmem``: its two-step memory, on their own.
 
 Paper: R. Wu, Y. Yang, J. He, H. Hu, "Extended Cross-Modality United Learning for Unsupervised Visible-Infrared Person
-Re-identification" (ECUL), arXiv 2412.19134, 2024.
+Re-identification", arXiv 2412.19134, 2024.
 
-Sources state that TSMem updates memories in two steps, first keeping diversity, later giving general proxies. The
-rules, the momentum and the switch are reconstructions (ecul.md 3.3); the README beside this file tells them apart.
-ECUL's clusterer, instance banks and cross-modality aggregation are not in this package. Importing it loads no torch.
+The paper's method section was not at hand. Sources state what EMCC, TSMem and the aggregation of memories are for, and
+which kinds of contrast there are; every rule and value is a reconstruction from public code of the same group. The
+README beside this file tells them apart. Importing this package loads no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt
-
-from harness import MemoryProvider, Options, Paper, PluginCard, hookimpl
+from harness import ClustererProvider, LossProvider, MemoryProvider, Paper, PluginCard, Recipe, hookimpl
+from harness_dmic.recipes import dmic_recipe
+from harness_ecul.options import (
+    EMCC_PRESETS,
+    TSMEM_PRESETS,
+    UNITED_CONTRAST_PRESETS,
+    EmccOptions,
+    TsmemOptions,
+    UnitedContrastOptions,
+    UnitedMemoryOptions,
+)
 
 PAPER = Paper(
     title="Extended Cross-Modality United Learning for Unsupervised Visible-Infrared Person Re-identification",
@@ -24,27 +34,72 @@ PAPER = Paper(
     url="https://arxiv.org/abs/2412.19134",
 )
 
-
-class TsmemOptions(Options):
-    """When the memory changes its rule, and the two rules."""
-
-    switch: Literal["phase"] | NonNegativeInt = Field(
-        "phase",
-        description="phase: step 2 in the stages with cross-modality evidence; with a single stage, in the second "
-        "half of its epochs. A number: step 2 from that epoch of such a stage (or of the single stage).",
-    )
-    step1_init: Literal["random_member", "mean"] = Field(
-        "random_member", description="Prototypes at the start of an epoch of step 1."
-    )
-    step2_init: Literal["random_member", "mean"] = Field(
-        "mean", description="Prototypes at the start of an epoch of step 2."
-    )
-    step2_momentum: float = Field(
-        0.1, ge=0, le=1, description="Share of the old prototype that an update keeps (step 2)."
-    )
+EMCC = ClustererProvider(
+    "emcc",
+    "harness_ecul.emcc:EmccClusterer",
+    "Clusters by a wide search that takes a limited number of neighbours from each camera.",
+    EmccOptions,
+    EMCC_PRESETS,
+)
 
 
-PRESETS: dict[str, dict[str, Any]] = {"rendered": {"step2_momentum": 0.7}}
+class Ecul:
+    """The whole method: EMCC, TSMem with instance selection, contrast with clusters and images, its recipe."""
+
+    @staticmethod
+    @hookimpl
+    def harness_plugin() -> PluginCard:
+        return PluginCard(
+            "Extended camera-invariant clustering, a memory in two steps, contrast of clusters and images.",
+            "method",
+            PAPER,
+        )
+
+    @staticmethod
+    @hookimpl
+    def harness_clusterers() -> Iterator[ClustererProvider]:
+        yield EMCC
+
+    @staticmethod
+    @hookimpl
+    def harness_memories() -> Iterator[MemoryProvider]:
+        yield MemoryProvider(
+            "united-memory",
+            "harness_ecul.tsmem:TwoStepMemory",
+            "TSMem, whose visible prototypes take in matched infrared ones once per epoch.",
+            UnitedMemoryOptions,
+            TSMEM_PRESETS,
+        )
+
+    @staticmethod
+    @hookimpl
+    def harness_losses() -> Iterator[LossProvider]:
+        yield LossProvider(
+            "united-contrast",
+            "harness_ecul.losses:UnitedContrastLoss",
+            "Contrast with clusters and with single images, per modality and over both.",
+            UnitedContrastOptions,
+            UNITED_CONTRAST_PRESETS,
+        )
+
+    @staticmethod
+    @hookimpl
+    def harness_recipe(dataset: str) -> Recipe:
+        return dmic_recipe(dataset)
+
+
+class Emcc:
+    """ECUL's clusterer on its own."""
+
+    @staticmethod
+    @hookimpl
+    def harness_plugin() -> PluginCard:
+        return PluginCard("ECUL's clusterer: a wide search, filtered by camera and modality.", "part", PAPER)
+
+    @staticmethod
+    @hookimpl
+    def harness_clusterers() -> Iterator[ClustererProvider]:
+        yield EMCC
 
 
 class Tsmem:
@@ -63,5 +118,5 @@ class Tsmem:
             "harness_ecul.tsmem:TwoStepMemory",
             "Random members and random replacement first, means and momentum later.",
             TsmemOptions,
-            PRESETS,
+            TSMEM_PRESETS,
         )

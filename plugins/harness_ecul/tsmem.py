@@ -1,4 +1,4 @@
-"""TSMem: two-step memory updating (ECUL; ecul.md 3.3, a reconstruction).
+"""TSMem: two-step memory updating, and cross-modality instance selection (ECUL; ecul.md 3.2, 3.3, a reconstruction).
 
 | | step 1 | step 2 |
 | --- | --- | --- |
@@ -6,7 +6,8 @@
 | after a batch | a random query of each cluster replaces its prototype | momentum, queries in random order |
 | when | intra-modality stages | stages with cross-modality evidence |
 
-Our own addition: a recipe with one stage has no phases; there, the first half of its epochs is step 1.
+Banks of single images start from the features and take random queries in both steps. Our own addition: a recipe with
+one stage has no phases; there, the first half of its epochs is step 1.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from harness.contracts import EpochContext, Partition, PseudoLabels
-from harness.memory_updates import momentum_update, random_replacement
-from harness_baseline.memory import PrototypeMemory
-from harness_ecul import TsmemOptions
+from harness_dmic.memory import InstanceMemory, shuffled_update
+from harness_ecul.options import TsmemOptions
+from harness_ecul.selection import aggregated, bidirectional_means, matched
 
 
-class TwoStepMemory(PrototypeMemory):
+class TwoStepMemory(InstanceMemory):
     """A bank of every partition, under the rules of the step that the epoch is in."""
 
     options: TsmemOptions
@@ -39,15 +41,34 @@ class TwoStepMemory(PrototypeMemory):
         members = random_members(partition, np.random.default_rng(self._seed))
         return features_ND[members]
 
+    @torch.no_grad()
+    def build(self, epoch: EpochContext, labels: PseudoLabels) -> None:
+        super().build(epoch, labels)
+        selection = self.options.instance_selection != "off" and epoch.cross
+        if selection and {"visible", "infrared"} <= set(self.names):
+            for embedding in self.setup.embedding_dims:
+                self._select(epoch.features(embedding=embedding), labels, embedding)
+
+    def _select(self, features_ND: Tensor, labels: PseudoLabels, embedding: str) -> None:
+        options, train = self.options, labels.train
+        features = features_ND[train.visible], features_ND[train.infrared]
+        clusters = labels["visible"].labels[train.visible], labels["infrared"].labels[train.infrared]
+        banks = self.vectors("visible", embedding), self.vectors("infrared", embedding)
+        if options.instance_selection == "cma":
+            pairs = matched(features, clusters, threshold=options.selection_threshold)
+            banks = aggregated(*banks, pairs, keep=options.cma_keep, direction=options.cma_direction)
+        else:
+            banks = bidirectional_means(features, clusters, banks, threshold=options.selection_threshold)
+        for name, bank in zip(("visible", "infrared"), banks, strict=True):
+            self._banks[name, embedding] = normalize(bank, dim=1) if options.cma_renorm else bank
+
     def updated(self, vectors_KD: Tensor, queries_BD: Tensor, labels_B: Tensor) -> Tensor:
-        if self.step == 1:
-            return random_replacement(vectors_KD, queries_BD, labels_B, generator=self._generator)
-        order = torch.randperm(labels_B.numel(), generator=self._generator).to(labels_B.device)
-        return momentum_update(vectors_KD, queries_BD[order], labels_B[order], momentum=self.options.step2_momentum)
+        momentum = 0.0 if self.step == 1 else self.options.step2_momentum
+        return shuffled_update(vectors_KD, queries_BD, labels_B, momentum=momentum, generator=self._generator)
 
 
 def step_of(epoch: EpochContext, switch: str | int) -> int:
-    """1 or 2: the step that an epoch is in, see :class:`harness_ecul.TsmemOptions`."""
+    """1 or 2: the step that an epoch is in, see :class:`harness_ecul.options.TsmemOptions`."""
     if switch == "phase":
         late = epoch.cross if epoch.stages > 1 else 2 * epoch.epoch >= epoch.stage_epochs
     else:

@@ -35,7 +35,11 @@ def test_a_real_method_run_twice_is_identical(run, plugins) -> None:
     assert first.bits == second.bits
 
 
-@pytest.mark.parametrize("plugins", [("pgm",), pytest.param(("chcr", "tsmem"), marks=pytest.mark.slow)], ids="+".join)
+@pytest.mark.parametrize(
+    "plugins",
+    [("pgm",), *(pytest.param(names, marks=pytest.mark.slow) for names in (("chcr", "tsmem"), ("dmic",), ("ecul",)))],
+    ids="+".join,
+)
 def test_a_real_method_killed_between_its_stages_resumes_to_the_same_bits(run, plugins, monkeypatch) -> None:
     whole = run("whole", plugins=plugins, catalogue=Catalogue(), **REAL)
     killing(monkeypatch, train.DrawStream, "next", call=4)

@@ -10,18 +10,28 @@ from torch.testing import assert_close
 
 from harness_baseline import Baseline, Pgm
 from harness_chcr import Chcr
-from harness_ecul import Tsmem
+from harness_dmic import Dmic
+from harness_ecul import Ecul, Tsmem
 
 DBSCAN = {"k2": 3, "min_samples": 3}
 OPTIONS = {
     "modality-dbscan": {**DBSCAN, "k1": 8},
     "chc": {**DBSCAN, "k1": 14, "apart_k1": 8},
     "ipr": {**DBSCAN, "k1": 14},
+    "dnc": {"min_samples": 3, "k1_intra": 8, "k1_joint": 14, "k2_intra": 3, "k2_joint": 3},
+    "emcc": {"min_samples": 3, "k1_intra": 8, "k1_joint": 14, "k2_intra": 3, "k2_joint": 3},
 }
-CLUSTERERS = [*Baseline.harness_clusterers(), *Chcr.harness_clusterers()]
+CLUSTERERS = [
+    *Baseline.harness_clusterers(), *Chcr.harness_clusterers(), *Dmic.harness_clusterers(), *Ecul.harness_clusterers(),
+]  # fmt: skip
 REFINERS = [*Pgm.harness_label_refiners(), *Chcr.harness_label_refiners()]
-MEMORIES = [*Baseline.harness_memories(), *Chcr.harness_memories(), *Tsmem.harness_memories()]
-LOSSES = {provider.name: provider for provider in (*Pgm.harness_losses(), *Chcr.harness_losses())}.values()
+MEMORIES = [
+    *Baseline.harness_memories(), *Chcr.harness_memories(), *Tsmem.harness_memories(), *Dmic.harness_memories(),
+    *Ecul.harness_memories(),
+]  # fmt: skip
+LOSSES = {
+    provider.name: provider for method in (Pgm, Chcr, Dmic, Ecul) for provider in method.harness_losses()
+}.values()
 CHAINS = [(), (REFINERS[0],), (REFINERS[1],), tuple(REFINERS), tuple(reversed(REFINERS))]
 
 
@@ -47,6 +57,8 @@ def test_combination_trains_a_step(kit, people, clusterer, chain, memory, cross:
     bank = made(memory, setup)
     bank.build(epoch, labels)
     losses = [made(loss, setup) for loss in LOSSES]
+    for loss in losses:
+        loss.begin(epoch, labels, bank)
     for draw in labels.draws:
         rows = torch.arange(0, 192, 2)
         weights = (features[rows] + 0.05).requires_grad_()

@@ -13,15 +13,25 @@ from harness.data.presets import PRESETS
 from harness.plugins import Catalogue, load, select
 from harness_baseline import Baseline, Pgm
 from harness_chcr import Chc, Chcr, Ipr
-from harness_ecul import Tsmem
+from harness_dmic import Dmic, Dnc, Hmcl, Mie
+from harness_ecul import Ecul, Emcc, Tsmem
 
-PLUGINS = {"baseline": Baseline, "pgm": Pgm, "chcr": Chcr, "chc": Chc, "ipr": Ipr, "tsmem": Tsmem}
+PLUGINS = {
+    "baseline": Baseline, "pgm": Pgm, "chcr": Chcr, "chc": Chc, "ipr": Ipr, "dmic": Dmic, "dnc": Dnc, "mie": Mie,
+    "hmcl": Hmcl, "ecul": Ecul, "emcc": Emcc, "tsmem": Tsmem,
+}  # fmt: skip
 OFFERS = {
     "baseline": {"modality-dbscan", "cluster-memory", "contrast"},
     "pgm": {"pgm", "contrast", "cross-contrast"},
     "chcr": {"tone", "chc", "ipr", "joint-memory", "contrast", "modality-contrast"},
     "chc": {"chc"},
     "ipr": {"ipr"},
+    "dmic": {"dnc", "hmcl", "hybrid-contrast"},
+    "dnc": {"dnc"},
+    "mie": {"mie"},
+    "hmcl": {"hmcl", "hybrid-contrast"},
+    "ecul": {"emcc", "united-memory", "united-contrast"},
+    "emcc": {"emcc"},
     "tsmem": {"tsmem"},
 }
 DATASETS = ("sysu-mm01", "regdb", "rendered")
@@ -53,10 +63,11 @@ def test_every_option_is_described_and_every_preset_is_valid(name: str, dataset:
 
 
 def test_importing_the_plugins_leaves_torch_alone() -> None:
+    packages = sorted({plugin.__module__ for plugin in PLUGINS.values()})
     code = (
-        "import sys, harness_baseline as b, harness_chcr as c, harness_ecul as e\n"
-        "from harness.plugins import load\n"
-        "for p in (b.Baseline, b.Pgm, c.Chcr, c.Chc, c.Ipr, e.Tsmem): load(p.__name__, p).recipe('rendered')\n"
+        f"import sys, {', '.join(packages)}\n"
+        "from harness.plugins import Catalogue\n"
+        "for plugin in Catalogue().values(): plugin.recipe('rendered')\n"
         "heavy = {'torch', 'faiss', 'sklearn', 'scipy', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )
@@ -95,6 +106,12 @@ def _recipe(name: str, dataset: str) -> Recipe:
         ("chcr", "sysu-mm01", [(60, 400, True)]),
         ("chcr", "regdb", [(60, 400, True)]),
         ("chcr", "rendered", [(12, 20, True)]),
+        ("dmic", "sysu-mm01", [(50, 200, False), (50, 200, True)]),
+        ("dmic", "regdb", [(50, 100, False), (50, 100, True)]),
+        ("dmic", "rendered", [(6, 20, False), (6, 20, True)]),
+        ("ecul", "sysu-mm01", [(50, 200, False), (50, 200, True)]),
+        ("ecul", "regdb", [(50, 100, False), (50, 100, True)]),
+        ("ecul", "rendered", [(6, 20, False), (6, 20, True)]),
     ],
 )
 def test_recipe_has_the_stages_of_the_spec(name: str, dataset: str, stages: list[tuple[int, int, bool]]) -> None:
@@ -123,7 +140,7 @@ def test_readme_lists_every_option_with_its_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize("name", ["baseline", "pgm", "chcr"])
+@pytest.mark.parametrize("name", ["baseline", "pgm", "chcr", "dmic", "ecul"])
 def test_recipe_names_augmentations_that_exist(name: str, dataset: str) -> None:
     recipe = _recipe(name, dataset)
     assert {*recipe.visible_views, *recipe.infrared_views} <= set(PRESETS)
