@@ -23,6 +23,7 @@ class Stage(_Frozen):
     )
     learning_rate: float | None = Field(None, gt=0, description="Overrides the recipe's learning rate.")
     visible_clusters: int | None = Field(None, ge=1, description="Overrides the recipe's clusters in a visible batch.")
+    step_epochs: int | None = Field(None, ge=1, description="Overrides the recipe's epochs between two reductions.")
     teacher: Literal["average", "follow"] = Field(
         "average",
         description="Whether the teacher averages the encoder's parameters in this stage, or is a copy of the encoder, "

@@ -355,7 +355,7 @@ def learning_rate(recipe: Recipe, index: int, iteration: int) -> float:
     before = sum(s.epochs * s.iterations for s in recipe.stages[:number])
     step = before + epoch_in_stage * stage.iterations + iteration
     if recipe.schedule == "step":
-        rate *= recipe.step_factor ** (epoch_in_stage // recipe.step_epochs)
+        rate *= recipe.step_factor ** (epoch_in_stage // (stage.step_epochs or recipe.step_epochs))
     elif recipe.schedule == "cosine":
         steps = sum(s.epochs * s.iterations for s in recipe.stages)
         rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
