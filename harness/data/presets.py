@@ -23,4 +23,7 @@ PRESETS: Mapping[str, Augmentation] = MappingProxyType(
         "rendered-infrared": Augmentation(**_RENDERED),
     }
 )
-"""``plain``, ``exchange``, ``infrared``: baseline.md, section 2; ``*-jitter``: with colour jitter, as HIL. ``rendered-*``: rendered.md, part I, section 2."""
+"""``plain``, ``exchange``, ``infrared``: baseline.md, section 2; ``*-jitter``: with colour jitter, as HIL.
+
+``rendered-*``: rendered.md, part I, section 2.
+"""
