@@ -10,27 +10,26 @@ Shape letters: N images, D feature size, K length of a rank list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from harness.clustering import jaccard_kernels as kernels
 from harness.clustering.checks import checked_features
+from harness.clustering.coarse import numbers
 from harness.clustering.expansion import Expansion, plain
+from harness.clustering.memory import clustering_bytes, overlap_bytes, require_memory
 from harness.clustering.neighbours import Backend, nearest_neighbours
-from harness.errors import ContractError, SettingsError
+from harness.clustering.threads import Progress, over_rows, part_of
+from harness.errors import ContractError, HarnessError, SettingsError
 
-_CELLS = 1 << 20
-"""Cells of the block of the distance matrix that is summed at once."""
+_PASSES = 4
+"""Passes over the rows, as progress counts them: neighbours, encoding, averages, distances."""
 
-_PAIRS = 1 << 19
-"""Pairs of encoding entries that are compared at once."""
-
-_GATHERED_ELEMENTS = 1 << 20
-"""Coordinates gathered at once for inner products."""
+_GATHERED_ELEMENTS = 1 << 22
+"""Coordinates gathered at once for inner products on an accelerator."""
 
 
 def k_reciprocal_jaccard(
@@ -41,32 +40,44 @@ def k_reciprocal_jaccard(
     expansion: Expansion = plain,
     backend: Backend = "auto",
     max_distance: float | None = None,
+    ranking_NK: Tensor | None = None,
+    progress: Progress | None = None,
 ) -> csr_matrix:
     """The k-reciprocal Jaccard distance of all pairs of rows.
 
     ``features_ND`` float [N, D], used as given: a row shorter than 1 changes the result. ``k1``: length of
     the rank lists, the row itself included; more than N is taken as N. ``k2``: rank-list entries whose
     encodings are averaged; 1 leaves them as they are. ``expansion``: how they are averaged. ``max_distance``:
-    leave out pairs that are farther apart, which saves memory when the next step has a radius.
+    leave out pairs that are farther apart, which saves memory when the next step has a radius. ``ranking_NK``: rank
+    lists int64 [N, K] found elsewhere (``approximate_neighbours``), in place of the exact ones. ``progress`` is told
+    the rows done in four passes, of 4N.
 
     Returns a symmetric CSR matrix [N, N], float32 (float64 for float64 features): distances in [0, 1). A pair
     that is not stored has distance 1 (or is beyond ``max_distance``); a stored zero is a distance of 0, the
-    diagonal among them.
+    diagonal among them. The same bits for any backend and number of threads.
 
-    Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k1 or k2 below 1,
-    ``ContractError`` for an expansion that does not average.
+    Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k1 or k2 below 1 or for more rows
+    than fit in memory, ``ContractError`` for an expansion that does not average.
     """
     if k1 < 1 or k2 < 1:
         raise SettingsError(f"k1 = {k1} and k2 = {k2} were given for the Jaccard distance; both must be at least 1.")
     features = checked_features(features_ND)
-    ranking_NK = nearest_neighbours(features, k1, backend=backend).cpu().numpy()
-    encoding_NN = k_reciprocal_encoding(features, ranking_NK)
+    total, size = features.shape
+    require_memory(clustering_bytes(total, size, k1=k1, k2=k2), "The Jaccard distance", features.shape)
+    if ranking_NK is None:
+        part = part_of(progress, 0, _PASSES)
+        ranking_NK = nearest_neighbours(features, k1, backend=backend, progress=part)
+    ranking = numbers(ranking_NK[:, :k1].long())
+    encoding_NN = k_reciprocal_encoding(features, ranking, progress=part_of(progress, 1, _PASSES))
     if k2 > 1:
-        encoding_NN = expanded(encoding_NN, _checked_averages(expansion(ranking_NK, k2), features.shape[0]))
-    return jaccard_distance(encoding_NN, max_distance=max_distance)
+        averages_NN = _checked_averages(expansion(ranking, k2), total)
+        encoding_NN = expanded(encoding_NN, averages_NN, progress=part_of(progress, 2, _PASSES))
+    return jaccard_distance(encoding_NN, max_distance=max_distance, progress=part_of(progress, 3, _PASSES))
 
 
-def k_reciprocal_encoding(features_ND: Tensor, ranking_NK: NDArray[np.int64]) -> csr_matrix:
+def k_reciprocal_encoding(
+    features_ND: Tensor, ranking_NK: NDArray[np.int64], *, progress: Progress | None = None
+) -> csr_matrix:
     """Each image as a distribution over its expanded k-reciprocal neighbours, k = K (baseline.md 4.1, steps 2 to 4).
 
     ``features_ND`` float [N, D]; ``ranking_NK`` int64 [N, K], nearest first, each row's own index normally
@@ -74,82 +85,106 @@ def k_reciprocal_encoding(features_ND: Tensor, ranking_NK: NDArray[np.int64]) ->
 
     Returns CSR [N, N] of the features' dtype. Rows sum to 1; the row of an image that is in nobody's list,
     itself included (possible only with K duplicates), is empty.
+
+    Raises ``HarnessError`` for rank lists that do not belong to the features.
     """
     total, k = ranking_NK.shape
-    if total == 0:
-        return csr_matrix((0, 0), dtype=np.float32)
-    mutual = _mutual(ranking_NK)
-    half = _mutual(ranking_NK[:, : round(k / 2) + 1])
-    # overlap_ij = |half_j ∩ mutual_i|, wanted where j is in mutual_i
-    overlap = (mutual @ half.T).multiply(mutual).tocsr()
-    sizes = np.diff(half.indptr)
-    overlap.data = (3 * overlap.data > 2 * sizes[overlap.indices]).astype(np.int32)
-    overlap.eliminate_zeros()
-    members = (mutual + overlap @ half).tocsr()
-    members.sort_indices()
-    rows = np.repeat(np.arange(total), np.diff(members.indptr))
-    distances = 2 - 2 * _inner_products(features_ND, rows, members.indices)
-    weights = _softmax_of_rows(-distances, members.indptr)
-    return csr_matrix((weights, members.indices, members.indptr), shape=(total, total))
+    if total != features_ND.shape[0] or (ranking_NK.size and not 0 <= ranking_NK.min() <= ranking_NK.max() < total):
+        raise HarnessError(
+            f"Rank lists {ranking_NK.shape} were given for {features_ND.shape[0]} features; one list of row indices "
+            "per feature was expected."
+        )
+    features = checked_features(features_ND)
+    ranking = ranking_NK.astype(np.int32)
+    full, half = _mutual(ranking, k), _mutual(ranking, min(round(k / 2) + 1, k))
+    lengths, columns = _rows(over_rows(kernels.expanded_sets, total, *full, *half), np.int32)
+    starts = _starts(lengths)
+    logits = 2 * _inner_products(features, starts, columns, progress=progress) - 2
+    return csr_matrix((_softmax_of_rows(logits, starts), columns, starts), shape=(total, total))
 
 
-def expanded(encoding_NN: csr_matrix, averages_NN: csr_matrix) -> csr_matrix:
+def expanded(encoding_NN: csr_matrix, averages_NN: csr_matrix, *, progress: Progress | None = None) -> csr_matrix:
     """The encoding with every row replaced by the average that its row of ``averages_NN`` describes."""
-    result = (averages_NN.astype(encoding_NN.dtype) @ encoding_NN).tocsr()
-    result.sort_indices()
-    return result
+    total, dtype = encoding_NN.shape[0], encoding_NN.dtype
+    averages = (averages_NN.indptr, averages_NN.indices, averages_NN.data.astype(dtype))
+    encoding = (encoding_NN.indptr, encoding_NN.indices, encoding_NN.data)
+    found = over_rows(kernels.averaged_rows, total, *averages, *encoding, progress=progress)
+    lengths, columns, values = _rows(found, np.int32, dtype)
+    return csr_matrix((values, columns, _starts(lengths)), shape=(total, encoding_NN.shape[1]))
 
 
-def jaccard_distance(encoding_NN: csr_matrix, *, max_distance: float | None = None) -> csr_matrix:
+def jaccard_distance(
+    encoding_NN: csr_matrix, *, max_distance: float | None = None, progress: Progress | None = None
+) -> csr_matrix:
     """1 − s / (2 − s) with s_ij = Σ_l min(V_il, V_jl), for rows that sum to 1 (baseline.md 4.1 step 6).
 
     ``encoding_NN`` CSR [N, L], non-negative, without duplicates. Returns CSR [N, N] as
     ``k_reciprocal_jaccard`` does.
     """
     total, dtype = encoding_NN.shape[0], encoding_NN.dtype
-    limit = np.inf if max_distance is None else max_distance
-    own = np.arange(total, dtype=np.int32)
-    lefts, rights, distances = [own[:0]], [own[:0]], [np.zeros(0, dtype=dtype)]
-    for first, shared in _shared_mass(encoding_NN):
-        cells = np.flatnonzero(shared)
-        mass = shared[cells]
-        distance = np.maximum(1 - mass / (2 - mass), 0).astype(dtype)
-        kept = (distance < 1) & (distance <= limit)
-        row, column = np.divmod(cells[kept], total)
-        lefts.append((first + row).astype(np.int32))
-        rights.append(column.astype(np.int32))
-        distances.append(distance[kept])
-    left, right, above = np.concatenate(lefts), np.concatenate(rights), np.concatenate(distances)
-    positions = np.concatenate([left, right, own]), np.concatenate([right, left, own])
-    entries = np.concatenate([above, above, np.zeros(total, dtype=dtype)])
-    # Built from coordinates, because scipy's sparse sums drop the zeros that must stay stored.
-    result = coo_matrix((entries, positions), shape=(total, total)).tocsr()
-    result.sort_indices()
-    return result
+    require_memory(overlap_bytes(total, encoding_NN.nnz), "The overlap", encoding_NN.shape)
+    by_row = encoding_NN if encoding_NN.has_sorted_indices else encoding_NN.sorted_indices()
+    by_column = by_row.tocsc()
+    # Compared in the precision of the distances, as the radius of DBSCAN is.
+    limit = dtype.type(np.inf if max_distance is None else max_distance)
+    encoding = (by_row.indptr, by_row.indices, by_row.data, by_column.indptr, by_column.indices, by_column.data)
+    found = over_rows(kernels.later_pairs, total, *encoding, limit, progress=progress)
+    del by_column, encoding
+    lengths, pairs, distances = _rows(found, np.int32, dtype)
+    pair_starts = _starts(lengths)
+    starts = kernels.symmetric_starts(pair_starts, pairs)
+    columns, values = np.empty(starts[-1], dtype=np.int32), np.empty(starts[-1], dtype=dtype)
+    kernels.fill_symmetric(pair_starts, pairs, distances, starts, columns, values)
+    return csr_matrix((values, columns, starts), shape=(total, total))
 
 
-def _mutual(ranking_NK: NDArray[np.int64]) -> csr_matrix:
-    """0/1 matrix of the pairs that are in each other's list."""
-    total, width = ranking_NK.shape
-    listed = csr_matrix(
-        (np.ones(total * width, dtype=np.int32), ranking_NK.ravel(), np.arange(0, total * width + 1, width)),
-        shape=(total, total),
-    )
-    return listed.multiply(listed.T).tocsr()
+def _mutual(ranking_NK: NDArray[np.int32], width: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Of each row the rows [N, width] that are in each other's first ``width`` entries, and their number [N]."""
+    total = ranking_NK.shape[0]
+    members, counts = np.empty((total, width), dtype=np.int32), np.empty(total, dtype=np.int32)
+    over_rows(kernels.mutual_lists, total, ranking_NK, width, members, counts)
+    return members, counts
+
+
+def _rows(parts: list[tuple[NDArray[np.generic], ...]], *dtypes: type | np.dtype) -> list[NDArray]:
+    """Row lengths and entries of all parts, each joined; ``parts`` is emptied, so that only one copy is held."""
+    empty = [np.zeros(0, dtype=dtype) for dtype in (np.int64, *dtypes)]
+    columns = [list(column) for column in zip(*parts, strict=True)] or [[] for _ in empty]
+    parts.clear()
+    joined = []
+    for column, nothing in zip(columns, empty, strict=True):
+        joined.append(np.concatenate(column) if column else nothing)
+        column.clear()
+    return joined
+
+
+def _starts(lengths_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row pointer of rows of these lengths."""
+    return np.concatenate([[0], np.cumsum(lengths_N)])
 
 
 def _inner_products(
-    features_ND: Tensor, rows_P: NDArray[np.integer], columns_P: NDArray[np.integer]
+    features_ND: Tensor, starts: NDArray[np.int64], columns: NDArray[np.int32], *, progress: Progress | None
 ) -> NDArray[np.floating]:
-    """<f_i, f_j> of P pairs of rows."""
+    """<f_i, f_j> for every entry (i, j) of compressed rows."""
+    total = features_ND.shape[0]
+    if features_ND.device.type == "cpu":
+        features = numbers(features_ND)
+        products = np.empty(columns.size, dtype=features.dtype)
+        over_rows(kernels.inner_products, total, features, starts, columns, products, progress=progress)
+        return products
+    rows_P = torch.repeat_interleave(torch.from_numpy(np.diff(starts)).to(features_ND.device))
+    found = _gathered_products(features_ND, rows_P, torch.from_numpy(columns).to(rows_P))
+    if progress is not None:
+        progress(total, total)
+    return numbers(found)
+
+
+def _gathered_products(features_ND: Tensor, rows_P: Tensor, columns_P: Tensor) -> Tensor:
+    """<f_i, f_j> of P pairs of rows, with operations that every device has."""
     at_once = max(1, _GATHERED_ELEMENTS // max(1, features_ND.shape[1]))
-    left_P = torch.as_tensor(rows_P, dtype=torch.int64, device=features_ND.device)
-    right_P = torch.as_tensor(columns_P, dtype=torch.int64, device=features_ND.device)
-    products = [
-        features_ND[left].mul_(features_ND[right]).sum(dim=1)
-        for left, right in zip(left_P.split(at_once), right_P.split(at_once), strict=True)
-    ]
-    return torch.cat(products).cpu().numpy()
+    pairs = zip(rows_P.split(at_once), columns_P.split(at_once), strict=True)
+    return torch.cat([features_ND[left].mul_(features_ND[right]).sum(dim=1) for left, right in pairs])
 
 
 def _softmax_of_rows(logits: NDArray[np.floating], starts: NDArray[np.integer]) -> NDArray[np.floating]:
@@ -160,51 +195,6 @@ def _softmax_of_rows(logits: NDArray[np.floating], starts: NDArray[np.integer]) 
     weights = np.exp(logits - np.repeat(np.maximum.reduceat(logits, first), lengths))
     sums = np.add.reduceat(weights, first, dtype=np.float64)
     return (weights / np.repeat(sums, lengths)).astype(logits.dtype)
-
-
-def _shared_mass(encoding_NN: csr_matrix) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Blocks of Σ_l min(V_il, V_jl) for j > i: a block's first row i, and its cells [rows · N], row by row.
-
-    Walks the inverted index: an entry (i, l) meets the later entries of column l.
-    """
-    total = encoding_NN.shape[0]
-    by_row = encoding_NN.sorted_indices()
-    by_column, place = _inverted(by_row)
-    lengths = by_column.indptr[1:][by_row.indices] - place - 1
-    pairs_before = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    height = max(1, _CELLS // max(1, total))
-    for first in range(0, total, height):
-        last = min(first + height, total)
-        begin, end = by_row.indptr[first], by_row.indptr[last]
-        rows = np.repeat(np.arange(last - first), np.diff(by_row.indptr[first : last + 1]))
-        block = np.zeros((last - first) * total)
-        for low, high in _chunks(pairs_before, begin, end):
-            length = lengths[low:high]
-            offsets = place[low:high] + 1 - (pairs_before[low:high] - pairs_before[low])
-            met = np.repeat(offsets, length) + np.arange(pairs_before[high] - pairs_before[low])
-            smaller = np.minimum(np.repeat(by_row.data[low:high], length), by_column.data[met])
-            cell = np.repeat(rows[low - begin : high - begin] * total, length) + by_column.indices[met]
-            block += np.bincount(cell, weights=smaller, minlength=block.size)
-        yield first, block
-
-
-def _inverted(by_row: csr_matrix) -> tuple[csr_matrix, NDArray[np.int64]]:
-    """The matrix by columns, and for every entry of ``by_row`` its position there."""
-    entries = np.arange(by_row.nnz, dtype=np.int64)
-    source = csr_matrix((entries, by_row.indices, by_row.indptr), shape=by_row.shape).tocsc()
-    place = np.empty_like(entries)
-    place[source.data] = entries
-    source.data = by_row.data[source.data]
-    return source, place
-
-
-def _chunks(pairs_before: NDArray[np.int64], begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """Ranges of entries that make at most ``_PAIRS`` pairs, or of a single entry."""
-    while begin < end:
-        high = int(np.searchsorted(pairs_before, pairs_before[begin] + _PAIRS, side="right")) - 1
-        high = min(max(high, begin + 1), end)
-        yield begin, high
-        begin = high
 
 
 def _checked_averages(averages_NN: csr_matrix, total: int) -> csr_matrix:

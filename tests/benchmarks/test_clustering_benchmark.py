@@ -1,82 +1,78 @@
-"""The sparse Jaccard distance against a dense one, in one process: read the ratio, not the times."""
+"""The clustering against the dense algorithm of the field, in one process: read the ratios, not the times.
+
+``HARNESS_BENCHMARK_ROWS`` (default 2060) sets the number of images. Larger sizes, memory and growth:
+``python -m tests.benchmarks.clustering_scale --help``.
+"""
+
+import os
 
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
-from torch.nn.functional import normalize
 
 from harness.clustering.dbscan import dbscan
 from harness.clustering.expansion import plain
-from harness.clustering.jaccard import jaccard_distance, k_reciprocal_encoding, k_reciprocal_jaccard
+from harness.clustering.jaccard import expanded, jaccard_distance, k_reciprocal_encoding, k_reciprocal_jaccard
 from harness.clustering.neighbours import nearest_neighbours
+from tests.benchmarks import clustering_reference as dense
+from tests.benchmarks.clustering_data import mixture
 
-pytestmark = pytest.mark.benchmark(group="k-reciprocal Jaccard, N = 1500")
+ROWS = int(os.environ.get("HARNESS_BENCHMARK_ROWS", "2060"))
+pytestmark = [pytest.mark.benchmark(group=f"clustering, {ROWS} images"), pytest.mark.usefixtures("threads")]
+
+
+@pytest.fixture(params=[1, os.cpu_count() or 1], ids=["one thread", "all threads"])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def features():
-    generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(60, 256, generator=generator)
-    return normalize(centres[torch.arange(1500) % 60] + torch.randn(1500, 256, generator=generator), dim=1)
+    return mixture(ROWS, 512, people=max(2, ROWS // 10))[0]
 
 
-def dense_jaccard(features_ND, *, k1=30, k2=6):
-    """The usual dense form: full distance matrix, loops over rows, N x N encodings."""
-    total = len(features_ND)
-    similarity = (features_ND @ features_ND.T).numpy()
-    lists = np.argsort(-similarity, axis=1, kind="stable")[:, :k1]
-    full, half = (mutual(lists, width) for width in (k1 + 1, round(k1 / 2) + 1))
-    encoding = np.zeros((total, total), dtype=np.float32)
-    for i, own in enumerate(full):
-        near = [half[j] for j in own if 3 * np.isin(half[j], own).sum() > 2 * len(half[j])]
-        members = np.unique(np.concatenate([own, *near]))
-        weights = np.exp(-(2 - 2 * similarity[i, members]))
-        encoding[i, members] = weights / weights.sum()
-    encoding = np.stack([encoding[own[:k2]].mean(axis=0) for own in lists])
-    columns = [np.flatnonzero(encoding[:, l]) for l in range(total)]
-    result = np.empty_like(encoding)
-    for i, row in enumerate(encoding):
-        shared = np.zeros(total, dtype=np.float32)
-        for l in np.flatnonzero(row):
-            shared[columns[l]] += np.minimum(row[l], encoding[columns[l], l])
-        result[i] = np.maximum(1 - shared / (2 - shared), 0)
-    return result
+@pytest.fixture(scope="module")
+def ranking(features):
+    return nearest_neighbours(features, 30).numpy()
 
 
-def mutual(lists, width):
-    return [np.array([j for j in own[:width] if i in lists[j][:width]]) for i, own in enumerate(lists)]
+def ours(features):
+    return dbscan(k_reciprocal_jaccard(features, max_distance=0.6), eps=0.6)
 
 
-def test_dense_reference(benchmark, features):
-    found = benchmark.pedantic(dense_jaccard, args=(features,), rounds=1)
-    sparse = k_reciprocal_jaccard(features).tocoo()
-    filled = np.ones(sparse.shape)
-    filled[sparse.row, sparse.col] = sparse.data
-    np.testing.assert_allclose(filled, found, atol=2e-5)
+def field(features):
+    return dense.dense_labels(dense.dense_jaccard(features.numpy()), eps=0.6)
 
 
-def test_sparse_from_features(benchmark, features):
-    assert benchmark.pedantic(k_reciprocal_jaccard, args=(features,), rounds=3).shape == (1500, 1500)
+def test_labels_by_the_dense_algorithm(benchmark, features):
+    pytest.importorskip("faiss")
+    np.testing.assert_array_equal(benchmark.pedantic(field, args=(features,), rounds=1), ours(features))
 
 
-@pytest.mark.parametrize("backend", ["torch", "faiss"])
-def test_nearest_neighbours(benchmark, features, backend):
+def test_labels(benchmark, features):
+    labels = benchmark.pedantic(ours, args=(features,), rounds=3, warmup_rounds=1)
+    assert labels.shape == (ROWS,)
+
+
+@pytest.mark.parametrize("backend", ["compiled", "torch", "faiss"])
+def test_nearest_neighbours(benchmark, features, ranking, backend):
     if backend == "faiss":
         pytest.importorskip("faiss")
-    assert benchmark.pedantic(nearest_neighbours, args=(features, 30), kwargs={"backend": backend}, rounds=3).shape == (
-        1500,
-        30,
+    options = {"args": (features, 30), "kwargs": {"backend": backend}, "rounds": 3, "warmup_rounds": 1}
+    assert torch.equal(benchmark.pedantic(nearest_neighbours, **options), torch.from_numpy(ranking))
+
+
+def test_encoding(benchmark, features, ranking):
+    found = benchmark.pedantic(k_reciprocal_encoding, args=(features, ranking), rounds=3, warmup_rounds=1)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_distances_and_dbscan(benchmark, features, ranking):
+    encoding = expanded(k_reciprocal_encoding(features, ranking), plain(ranking, 6))
+    labels = benchmark.pedantic(
+        lambda: dbscan(jaccard_distance(encoding, max_distance=0.6), eps=0.6), rounds=3, warmup_rounds=1
     )
-
-
-def test_encoding(benchmark, features):
-    ranking = nearest_neighbours(features, 30).numpy()
-    assert isinstance(benchmark.pedantic(k_reciprocal_encoding, args=(features, ranking), rounds=3), csr_matrix)
-
-
-def test_shared_mass_and_dbscan(benchmark, features):
-    ranking = nearest_neighbours(features, 30).numpy()
-    encoding = (plain(ranking, 6).astype(np.float32) @ k_reciprocal_encoding(features, ranking)).tocsr()
-    labels = benchmark.pedantic(lambda: dbscan(jaccard_distance(encoding), eps=0.6), rounds=3)
-    assert labels.max() + 1 == 60
+    np.testing.assert_array_equal(labels, ours(features))

@@ -1,8 +1,8 @@
 """All protocols of SYSU-MM01 at full size, beside a loop over queries as the copied evaluations do it.
 
 The labels have the published structure (3,803 queries, 6,775 gallery images, 10 trials). The loop scores one query in
-ten: its time must be taken ten times. Read the ratio, not the times. ``HARNESS_BENCHMARK_QUERIES=1`` lets the loop score
-every query (minutes).
+ten: its time must be taken ten times. Read the ratio, not the times. ``HARNESS_BENCHMARK_QUERIES=1`` lets the loop
+score every query (minutes).
 """
 
 from __future__ import annotations

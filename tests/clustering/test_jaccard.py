@@ -1,3 +1,4 @@
+import functools
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from harness.clustering.dbscan import dbscan
 from harness.clustering.expansion import averaging_matrix, modality_balanced, plain
 from harness.clustering.jaccard import jaccard_distance, k_reciprocal_encoding, k_reciprocal_jaccard
 from harness.clustering.neighbours import nearest_neighbours
+from harness.clustering.threads import over_rows
 from harness.errors import ContractError, HarnessError, SettingsError, TrainingError
 from tests.clustering import oracle
 
@@ -194,16 +196,20 @@ def test_sparse_distances_equal_a_loop_over_the_definition(features, k1, k2, bal
     np.testing.assert_allclose(filled, expected, **CLOSE)
 
 
-@pytest.mark.parametrize("cells", [1, 150, 1 << 20])
-@pytest.mark.parametrize("pairs", [1, 40, 1 << 19])
-def test_the_size_of_the_blocks_changes_nothing(many_rows, monkeypatch, cells, pairs):
+@pytest.mark.parametrize("step", [1, 7, 120])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_neither_ranges_of_rows_nor_threads_change_a_bit(many_rows, monkeypatch, step, threads):
     reference = k_reciprocal_jaccard(many_rows, k1=10, k2=3)
-    monkeypatch.setattr("harness.clustering.jaccard._CELLS", cells)
-    monkeypatch.setattr("harness.clustering.jaccard._PAIRS", pairs)
-    monkeypatch.setattr("harness.clustering.jaccard._GATHERED_ELEMENTS", pairs)
-    found = k_reciprocal_jaccard(many_rows, k1=10, k2=3)
+    monkeypatch.setattr("harness.clustering.jaccard.over_rows", functools.partial(over_rows, step=step))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = k_reciprocal_jaccard(many_rows, k1=10, k2=3)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found.indptr, reference.indptr)
     np.testing.assert_array_equal(found.indices, reference.indices)
-    np.testing.assert_allclose(found.data, reference.data, atol=1e-14)
+    np.testing.assert_array_equal(found.data, reference.data)
 
 
 def test_the_result_is_symmetric_below_one_and_keeps_its_zeros(many_rows):

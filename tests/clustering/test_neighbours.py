@@ -124,14 +124,14 @@ def test_inputs_of_the_wrong_kind_are_errors(ten_rows):
         nearest_neighbours(ten_rows[0], 2)
     with pytest.raises(SettingsError, match="at least 1"):
         nearest_neighbours(ten_rows, 0)
-    with pytest.raises(SettingsError, match="auto, faiss, torch"):
+    with pytest.raises(SettingsError, match="auto, compiled, faiss, torch"):
         nearest_neighbours(ten_rows, 2, backend="annoy")
 
 
 def test_without_faiss_auto_uses_torch_and_an_explicit_faiss_is_an_error(ten_rows, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert nearest_neighbours(ten_rows, 2).shape == (10, 2)
-    with pytest.raises(SettingsError, match='backend "torch"'):
+    with pytest.raises(SettingsError, match='backend "auto"'):
         nearest_neighbours(ten_rows, 2, backend="faiss")
 
 
