@@ -15,10 +15,12 @@ from harness_baseline import Baseline, Pgm
 from harness_chcr import Chc, Chcr, Ipr
 from harness_dmic import Dmic, Dnc, Hmcl, Mie
 from harness_ecul import Ecul, Emcc, Tsmem
+from harness_pclhd import Dpcl, Hpcl, JointBranch, Pclhd, PclhdPaper
 
 PLUGINS = {
     "baseline": Baseline, "pgm": Pgm, "chcr": Chcr, "chc": Chc, "ipr": Ipr, "dmic": Dmic, "dnc": Dnc, "mie": Mie,
-    "hmcl": Hmcl, "ecul": Ecul, "emcc": Emcc, "tsmem": Tsmem,
+    "hmcl": Hmcl, "ecul": Ecul, "emcc": Emcc, "tsmem": Tsmem, "pclhd": Pclhd,
+    "pclhd-paper": PclhdPaper, "hpcl": Hpcl, "dpcl": Dpcl, "joint-branch": JointBranch,
 }  # fmt: skip
 OFFERS = {
     "baseline": {"modality-dbscan", "cluster-memory", "contrast"},
@@ -33,6 +35,11 @@ OFFERS = {
     "ecul": {"emcc", "united-memory", "united-contrast"},
     "emcc": {"emcc"},
     "tsmem": {"tsmem"},
+    "pclhd": {"pgm", "joint-branch", "hard-memory", "hard-contrast", "dynamic-contrast"},
+    "pclhd-paper": {"pgm", "joint-branch", "hard-memory", "hard-contrast", "dynamic-contrast"},
+    "hpcl": {"hard-memory", "hard-contrast"},
+    "dpcl": {"dynamic-contrast"},
+    "joint-branch": {"joint-branch"},
 }
 DATASETS = ("sysu-mm01", "regdb", "rendered")
 
@@ -135,12 +142,12 @@ def test_readme_lists_every_option_with_its_default(name: str) -> None:
     readme = (Path(sys.modules[PLUGINS[name].__module__].__file__).parent / "README.md").read_text()
     for provider in load(name, PLUGINS[name]).providers:
         for option, field in provider.options.model_fields.items():
-            shared = provider.name == "contrast" and name == "chcr"
+            shared = provider.factory.split(".")[0] != PLUGINS[name].__module__  # another package's part
             assert shared or f"| `{provider.name}.{option}` | {field.default}" in readme
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize("name", ["baseline", "pgm", "chcr", "dmic", "ecul"])
+@pytest.mark.parametrize("name", ["baseline", "pgm", "chcr", "dmic", "ecul", "pclhd", "pclhd-paper"])
 def test_recipe_names_augmentations_that_exist(name: str, dataset: str) -> None:
     recipe = _recipe(name, dataset)
     assert {*recipe.visible_views, *recipe.infrared_views} <= set(PRESETS)
