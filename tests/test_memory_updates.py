@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -10,9 +13,15 @@ from torch.nn.functional import cross_entropy, normalize
 from harness.errors import HarnessError
 from harness.memory_updates import (
     ReleasedSimilarity,
+    _Groups,
     hard_update,
+    hard_update_,
     hybrid_update,
+    hybrid_update_,
     momentum_update,
+    momentum_update_,
+    multi_centre_update,
+    multi_centre_update_,
     random_replacement,
 )
 
@@ -189,6 +198,178 @@ def test_hard_and_hybrid_updates_equal_a_loop_over_the_clusters(case):
     found = hybrid_update(bank, other, queries, labels, momentum=momentum)
     np.testing.assert_allclose(found[0].numpy(), centroid, atol=1e-12)
     np.testing.assert_allclose(found[1].numpy(), second, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(a_batch(), st.integers(1, 4))
+def test_multi_centre_update_equals_a_loop_over_the_batch(case, centres):
+    rows, size, seed, momentum = case
+    bank, queries, labels = drawn(rows * centres, size, seed)
+    bank, labels = bank.reshape(rows, centres, 3), torch.where(labels >= rows, -1, labels)
+    expected = bank.numpy().copy()
+    for query, label in zip(queries.numpy(), labels.tolist(), strict=True):
+        if label >= 0:
+            nearest = int(np.argmax(expected[label] @ query))
+            expected[label, nearest] = unit(momentum * expected[label, nearest] + (1 - momentum) * query)
+    found = multi_centre_update(bank, queries, labels, momentum=momentum)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(a_batch(), st.integers(1, 25))
+def test_hybrid_update_by_several_hard_queries_equals_a_loop_over_the_clusters(case, hardest):
+    rows, size, seed, momentum = case
+    bank, queries, labels = drawn(rows, size, seed)
+    expected = bank.flip(0).numpy().copy()
+    for k in range(rows):
+        group = queries[labels == k].numpy()
+        if len(group):
+            order = np.argsort(group @ bank[k].numpy(), kind="stable")[:hardest]
+            expected[k] = unit(momentum * expected[k] + (1 - momentum) * group[order].mean(axis=0))
+    found = hybrid_update(bank, bank.flip(0), queries, labels, momentum=momentum, hardest=hardest)
+    np.testing.assert_allclose(found[1].numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_float32_updates_at_full_size_equal_float64_loops(seed, momentum):
+    generator = torch.Generator().manual_seed(seed)
+    bank = normalize(torch.randn(20, 2048, generator=generator), dim=1)
+    queries = normalize(torch.randn(256, 2048, generator=generator), dim=1)
+    labels = torch.randint(-1, 12, (256,), generator=generator)
+    followed, centroid, hard = (bank.double().numpy().copy() for _ in range(3))
+    for query, label in zip(queries.double().numpy(), labels.tolist(), strict=True):
+        if label >= 0:
+            followed[label] = unit(momentum * followed[label] + (1 - momentum) * query)
+    for k in range(12):
+        group = queries[labels == k].double().numpy()
+        farthest = group[np.argmin(group @ bank[k].double().numpy())]
+        centroid[k] = unit(momentum * centroid[k] + (1 - momentum) * group.mean(axis=0))
+        hard[k] = unit(momentum * hard[k] + (1 - momentum) * farthest)
+    found = hybrid_update(bank, bank, queries, labels, momentum=momentum)
+    for left, right in (
+        (momentum_update(bank, queries, labels, momentum=momentum), followed),
+        (hard_update(bank, queries, labels, momentum=momentum), hard),
+        (found[0], centroid),
+        (found[1], hard),
+    ):
+        np.testing.assert_allclose(left.numpy(), right, atol=1e-6)
+
+
+def test_an_instance_memory_is_updated_by_its_rows_with_queries_of_any_length():
+    rows = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    raw = torch.tensor([[0.0, 10.0]])
+    close(momentum_update_(rows, raw, torch.tensor([1]), momentum=0.9), [[0, 1], [0.668965, 0.743294], [0, 1]])
+    rows[1] = torch.tensor([1.0, 0.0])
+    close(momentum_update_(rows, raw / 10, torch.tensor([1]), momentum=0.9)[1], [0.993884, 0.110432])
+
+
+IN_PLACE = {
+    "momentum": (momentum_update_, momentum_update, 1),
+    "hard": (hard_update_, hard_update, 1),
+    "multi-centre": (multi_centre_update_, multi_centre_update, 1),
+    "hybrid": (hybrid_update_, hybrid_update, 2),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_an_update_in_place_writes_what_the_other_returns(name, bank, queries):
+    in_place, copying, count = IN_PLACE[name]
+    rows = bank[:, None] if name == "multi-centre" else bank
+    banks = [rows.clone() for _ in range(count)]
+    expected = copying(*([rows] * count), queries, LABELS, momentum=0.3)
+    returned = in_place(*banks, queries, LABELS, momentum=0.3)
+    assert returned is (None if count == 2 else banks[0])
+    for found, wanted in zip(banks, expected if count == 2 else [expected], strict=True):
+        assert torch.equal(found, wanted)
+
+
+def of_groups(bank, other, queries, labels, *, momentum, hardest):
+    """The updates as they are made off the CPU: hard bank, hybrid's centroid bank, hybrid's hard bank."""
+    hard, centroid, second, groups = bank.clone(), bank.clone(), other.clone(), _Groups(labels)
+    groups.move(hard, groups.farthest_means(queries, hard, count=1), momentum=momentum)
+    groups.move(second, groups.farthest_means(queries, bank, count=hardest), momentum=momentum)
+    groups.move(centroid, groups.means(queries), momentum=momentum)
+    return hard, centroid, second
+
+
+@settings(deadline=None, max_examples=80)
+@given(a_batch(), st.integers(1, 4))
+def test_the_form_without_waiting_for_the_device_equals_the_kernels(case, hardest):
+    rows, size, seed, momentum = case
+    bank, queries, labels = drawn(rows, max(1, size), seed)
+    found = of_groups(bank, bank.flip(0), queries, labels, momentum=momentum, hardest=hardest)
+    hybrid = hybrid_update(bank, bank.flip(0), queries, labels, momentum=momentum, hardest=hardest)
+    expected = hard_update(bank, queries, labels, momentum=momentum), *hybrid
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(left.numpy(), right.numpy(), atol=1e-12)
+
+
+def test_updates_off_the_cpu_never_ask_for_a_value():
+    # A meta tensor has no values: whatever would wait for a device is an error.
+    bank, queries = torch.empty(9, 5, device="meta"), torch.empty(6, 5, device="meta")
+    labels = torch.empty(6, dtype=torch.int64, device="meta")
+    assert hard_update_(bank, queries, labels, momentum=0.1) is bank
+    hybrid_update_(bank, bank.clone(), queries, labels, momentum=0.1, hardest=2)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        bool((labels >= 0).any())
+
+
+KERNEL_ON_THE_CPU = """
+import torch
+from torch.nn.functional import normalize
+from harness.memory_updates.cuda_kernel import follow_queries
+from harness.memory_updates import multi_centre_update
+
+generator = torch.Generator().manual_seed(0)
+for centres, size, total in ((1, 7, 20), (3, 5, 12), (1, 16, 1)):
+    bank = normalize(torch.randn(4, centres, size, generator=generator), dim=2)
+    queries = torch.randn(total, size, generator=generator)
+    labels = torch.randint(-1, 4, (total,), generator=generator)
+    expected = multi_centre_update(bank, queries, labels, momentum=0.2)
+    follow_queries(bank, queries, labels, 0.2)
+    torch.testing.assert_close(bank, expected, atol=1e-6, rtol=0)
+"""
+
+
+@pytest.mark.slow
+def test_the_kernel_for_accelerators_equals_the_compiled_one():
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KERNEL_ON_THE_CPU], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_updates_on_an_accelerator_equal_the_compiled_ones_and_wait_for_nothing(name):
+    in_place, copying, count = IN_PLACE[name]
+    generator = torch.Generator().manual_seed(0)
+    bank = normalize(torch.randn(50, 2048, generator=generator), dim=1)
+    rows = bank.reshape(10, 5, 2048) if name == "multi-centre" else bank
+    queries = normalize(torch.randn(384, 2048, generator=generator), dim=1)
+    labels = torch.randint(-1, 10, (384,), generator=generator)
+    expected = copying(*([rows] * count), queries, labels, momentum=0.2)
+    banks = [rows.cuda() for _ in range(count)]
+    there = queries.cuda(), labels.cuda()
+    in_place(*banks, *there, momentum=1.0)  # compiles; with momentum 1 every row stays
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        in_place(*banks, *there, momentum=0.2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for found, wanted in zip(banks, expected if count == 2 else [expected], strict=True):
+        torch.testing.assert_close(found.cpu(), wanted, atol=1e-5, rtol=0)
+
+
+def test_a_bank_that_cannot_be_written_in_place_is_an_error():
+    labels = torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(HarnessError, match="not contiguous"):
+        momentum_update_(torch.eye(4)[:, :2], torch.ones(1, 2), labels, momentum=0.1)
+    with pytest.raises(HarnessError, match="float32 or float64"):
+        hard_update_(torch.eye(2).half(), torch.ones(1, 2), labels, momentum=0.1)
 
 
 def test_the_first_of_equally_hard_queries_is_taken():
