@@ -49,8 +49,8 @@ def k_reciprocal_jaccard(
     the rank lists, the row itself included; more than N is taken as N. ``k2``: rank-list entries whose
     encodings are averaged; 1 leaves them as they are. ``expansion``: how they are averaged. ``max_distance``:
     leave out pairs that are farther apart, which saves memory when the next step has a radius. ``ranking_NK``: rank
-    lists int64 [N, K] found elsewhere (``approximate_neighbours``), in place of the exact ones. ``progress`` is told
-    the rows done in four passes, of 4N.
+    lists int64 [N, K] found elsewhere (``approximate_neighbours``), in place of the exact ones; they may be longer than
+    k1, for an expansion that looks farther. ``progress`` is told the rows done in four passes, of 4N.
 
     Returns a symmetric CSR matrix [N, N], float32 (float64 for float64 features): distances in [0, 1). A pair
     that is not stored has distance 1 (or is beyond ``max_distance``); a stored zero is a distance of 0, the
@@ -67,8 +67,8 @@ def k_reciprocal_jaccard(
     if ranking_NK is None:
         part = part_of(progress, 0, _PASSES)
         ranking_NK = nearest_neighbours(features, k1, backend=backend, progress=part)
-    ranking = numbers(ranking_NK[:, :k1].long())
-    encoding_NN = k_reciprocal_encoding(features, ranking, progress=part_of(progress, 1, _PASSES))
+    ranking = numbers(ranking_NK.long())
+    encoding_NN = k_reciprocal_encoding(features, ranking[:, :k1], progress=part_of(progress, 1, _PASSES))
     if k2 > 1:
         averages_NN = _checked_averages(expansion(ranking, k2), total)
         encoding_NN = expanded(encoding_NN, averages_NN, progress=part_of(progress, 2, _PASSES))

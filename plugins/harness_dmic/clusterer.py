@@ -12,19 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from harness.clustering.checks import checked_features
 from harness.clustering.dbscan import dbscan
-from harness.clustering.jaccard import (
-    expanded,
-    jaccard_distance,
-    k_reciprocal_encoding,
-    k_reciprocal_jaccard,
-)
+from harness.clustering.jaccard import k_reciprocal_jaccard
 from harness.clustering.neighbours import nearest_neighbours
 from harness.contracts import OUTLIER, Clusterer, EpochContext, PseudoLabels, TrainIndex, compact
 from harness_baseline.clusterer import clustering_features
@@ -112,12 +105,10 @@ def expanded_jaccard(
 
     Arguments and result as in ``harness.clustering.jaccard.k_reciprocal_jaccard``.
     """
-    if width <= k1:
-        return k_reciprocal_jaccard(features_ND, k1=k1, k2=width, expansion=expansion, max_distance=max_distance)
-    features = checked_features(features_ND)
-    ranking_NK = nearest_neighbours(features, width).cpu().numpy()
-    encoding_NN = k_reciprocal_encoding(features, np.ascontiguousarray(ranking_NK[:, :k1]))
-    return jaccard_distance(expanded(encoding_NN, expansion(ranking_NK, width)), max_distance=max_distance)
+    ranking_NK = nearest_neighbours(features_ND, max(k1, width))
+    return k_reciprocal_jaccard(
+        features_ND, k1=k1, k2=width, expansion=expansion, max_distance=max_distance, ranking_NK=ranking_NK
+    )
 
 
 def mixed_clusters(labels_N: Tensor, train: TrainIndex) -> Tensor:
