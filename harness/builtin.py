@@ -60,6 +60,25 @@ class SmallOptions(Options):
     weights: Path | None = Field(None, description="Start from this .safetensors file instead.")
 
 
+class VitOptions(Options):
+    """Options of the two-embedding ViT-B/16."""
+
+    pretrained: bool = Field(
+        True, description="Start from weights pre-trained on LUPerson, which `weights` names; they are not fetched."
+    )
+    weights: Path | None = Field(
+        None, description="A local file: TransReID-SSL's ViT-B/16 with convolutional stem, or a state of this encoder."
+    )
+    drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of the last block; it grows from 0.")
+
+
+class SmallVitOptions(Options):
+    """Options of the small two-embedding ViT."""
+
+    weights: Path | None = Field(None, description="Start from this file (a state of this encoder), not at random.")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the last block; it grows from 0.")
+
+
 class Core:
     """The built-in plugin: datasets and encoders, no method."""
 
@@ -86,4 +105,10 @@ class Core:
         )
         yield BackboneProvider(
             "small", "harness.models.small:from_options", "Small two-stream net, 64 x 32.", SmallOptions
+        )
+        yield BackboneProvider(
+            "vit", "harness.models.vit:from_options", "Two-stem ViT-B/16, two embeddings, 288 x 144.", VitOptions
+        )
+        yield BackboneProvider(
+            "small-vit", "harness.models.vit:small_from_options", "The same structure, small, 64 x 32.", SmallVitOptions
         )

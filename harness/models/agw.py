@@ -8,7 +8,6 @@ Deviation: the published networks list three complete ResNets and an unused clas
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import ClassVar, Literal
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet, ResNet50_Weights, resnet50
 
 from harness.builtin import AgwOptions
 from harness.errors import ContractError, SettingsError, WeightsError
 from harness.models.layers import BNNeck, GeM, GroupedBatchNorm2d, NonLocalBlock
+from harness.models.state import one_line, read_state, some, split_by_modality
 
 NonLocal = Literal["off", "rank1", "half"]
 
@@ -83,7 +81,7 @@ class AgwResNet50(nn.Module):
             ContractError: shapes differ, a modality code is unknown, or a training batch cannot be split into
                 ``bn_groups`` equal groups.
         """
-        visible, infrared = _split_by_modality(images_BCHW, modality_B)
+        visible, infrared = split_by_modality(images_BCHW, modality_B)
         order_B = self._trunk_order(visible, infrared)
         stems = [
             stem(images_BCHW if len(rows) == len(images_BCHW) else images_BCHW[rows])
@@ -147,7 +145,7 @@ def build_agw(
         torch.default_generator.manual_seed(seed)
         model = AgwResNet50(non_local=non_local, bn_groups=bn_groups)
     if weights is not None:
-        load_weights(model, _read_state(Path(weights)), source=str(weights))
+        load_weights(model, read_state(Path(weights), remedy=_REMEDY), source=str(weights))
     elif pretrained:
         load_weights(model, _imagenet_state(), source="torchvision's IMAGENET1K_V1")
     return model
@@ -169,15 +167,15 @@ def load_weights(model: AgwResNet50, state: Mapping[str, Tensor], *, source: str
     surplus = sorted(renamed.keys() - expected)
     if missing or surplus:
         raise WeightsError(
-            f"The weights of {source} do not fit the AGW ResNet-50: {_some('missing', missing)}"
-            f"{'; ' if missing and surplus else ''}{_some('unexpected', surplus)}. Expected a torchvision "
+            f"The weights of {source} do not fit the AGW ResNet-50: {some('missing', missing)}"
+            f"{'; ' if missing and surplus else ''}{some('unexpected', surplus)}. Expected a torchvision "
             f"ResNet-50 or a state saved from this encoder with the same model settings. {_REMEDY}"
         )
     try:
         model.load_state_dict(renamed, strict=False)
     except RuntimeError as error:
         raise WeightsError(
-            f"The weights of {source} do not fit the AGW ResNet-50: {_one_line(error)}. {_REMEDY}"
+            f"The weights of {source} do not fit the AGW ResNet-50: {one_line(error)}. {_REMEDY}"
         ) from error
 
 
@@ -203,41 +201,8 @@ def _imagenet_state() -> Mapping[str, Tensor]:
     except (URLError, OSError, RuntimeError) as error:
         raise WeightsError(
             f"The ImageNet weights of ResNet-50 could not be downloaded from {weights.url} "
-            f"({_one_line(error)}). {_REMEDY}"
+            f"({one_line(error)}). {_REMEDY}"
         ) from error
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(f"The weights file {path} does not exist. {_REMEDY}")
-    try:
-        if path.suffix == ".safetensors":
-            state: object = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(
-            f"The weights file {path} cannot be read ({_one_line(error)}). Expected a .safetensors file or a "
-            "PyTorch file that holds tensors only."
-        ) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"The weights file {path} does not hold a mapping from names to tensors. {_REMEDY}")
-    return state
-
-
-def _split_by_modality(images_BCHW: Tensor, modality_B: Tensor) -> tuple[Tensor, Tensor]:
-    if modality_B.shape != (len(images_BCHW),):
-        raise ContractError(
-            f"Expected one modality code per image, [{len(images_BCHW)}]; got {list(modality_B.shape)}."
-        )
-    modality_B = modality_B.to(images_BCHW.device)
-    visible = torch.nonzero(modality_B == 0).flatten()
-    infrared = torch.nonzero(modality_B == 1).flatten()
-    if len(visible) + len(infrared) != len(images_BCHW) or not len(images_BCHW):
-        raise ContractError("A batch must hold images of modality 0 (visible) and 1 (infrared) only, at least one.")
-    return visible, infrared
 
 
 def _stem(resnet: ResNet) -> nn.Sequential:
@@ -267,18 +232,6 @@ def _non_local_blocks(non_local: NonLocal, bn_groups: int) -> nn.ModuleDict:
             for number in numbers
         }
     )
-
-
-def _some(kind: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{len(names)} entries {kind} ({', '.join(names[:3])}{more})"
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).split("\n")
-    return " ".join(line.strip() for line in lines[:2])[:200] or type(error).__name__
 
 
 def from_options(options: AgwOptions, seed: int) -> AgwResNet50:

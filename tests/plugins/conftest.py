@@ -73,7 +73,8 @@ def batch_of(labels: PseudoLabels, rows: Tensor | list[int], *, draw: Draw | Non
 
 
 def embeddings_of(rows_BD: Tensor) -> Embeddings:
-    return Embeddings({"main": rows_BD})
+    """With a teacher that sees what the encoder sees."""
+    return Embeddings({"main": rows_BD}, teacher=lambda: {"main": rows_BD.detach()})
 
 
 def at_degrees(*angles: float) -> Tensor:

@@ -12,6 +12,8 @@ from harness_baseline import Baseline, Pgm
 from harness_chcr import Chcr
 from harness_dmic import Dmic
 from harness_ecul import Ecul, Tsmem
+from harness_hil import Hil
+from harness_pclhd import Pclhd
 
 DBSCAN = {"k2": 3, "min_samples": 3}
 OPTIONS = {
@@ -25,14 +27,16 @@ CLUSTERERS = [
     *Baseline.harness_clusterers(), *Chcr.harness_clusterers(), *Dmic.harness_clusterers(), *Ecul.harness_clusterers(),
 ]  # fmt: skip
 REFINERS = [*Pgm.harness_label_refiners(), *Chcr.harness_label_refiners()]
+OTHERS = [*Hil.harness_label_refiners(), *list(Pclhd.harness_label_refiners())[1:]]
 MEMORIES = [
     *Baseline.harness_memories(), *Chcr.harness_memories(), *Tsmem.harness_memories(), *Dmic.harness_memories(),
-    *Ecul.harness_memories(),
+    *Ecul.harness_memories(), *Pclhd.harness_memories(), *Hil.harness_memories(),
 ]  # fmt: skip
 LOSSES = {
-    provider.name: provider for method in (Pgm, Chcr, Dmic, Ecul) for provider in method.harness_losses()
+    provider.name: provider for method in (Pgm, Chcr, Dmic, Ecul, Pclhd, Hil) for provider in method.harness_losses()
 }.values()
 CHAINS = [(), (REFINERS[0],), (REFINERS[1],), tuple(REFINERS), tuple(reversed(REFINERS))]
+CHAINS += [(refiner,) for refiner in OTHERS]
 
 
 def made(provider, setup, **options):
@@ -71,8 +75,9 @@ def test_combination_trains_a_step(kit, people, clusterer, chain, memory, cross:
         assert bool(torch.isfinite(weights.grad).all())
         bank.update(batch, embeddings.detach())
     for name in bank.names:
-        vectors = bank.bank(name).vectors
-        assert_close(vectors.norm(dim=1), torch.ones(labels[name].num_clusters))
+        found = bank.bank(name)
+        assert_close(found.vectors.norm(dim=1), torch.ones(len(found.vectors)))
+        assert found.num_clusters == labels[name].num_clusters
 
 
 @pytest.mark.parametrize("grad", ["clean", "released"])
@@ -91,7 +96,9 @@ def test_both_memory_gradients_train_with_every_loss(kit, people, grad: str) -> 
         total = torch.zeros(())
         for loss in LOSSES:
             options = {"form": form} if loss.name == "modality-contrast" else {}
-            total = total + sum(made(loss, setup, **options).terms(batch, embeddings, bank, epoch).values())
+            part = made(loss, setup, **options)
+            part.begin(epoch, labels, bank)
+            total = total + sum(part.terms(batch, embeddings, bank, epoch).values())
         total.backward()
         bank.update(batch, embeddings.detach())
         assert not torch.equal(bank.bank("visible").vectors, before)

@@ -15,12 +15,14 @@ from harness_baseline import Baseline, Pgm
 from harness_chcr import Chc, Chcr, Ipr
 from harness_dmic import Dmic, Dnc, Hmcl, Mie
 from harness_ecul import Ecul, Emcc, Tsmem
+from harness_hil import Brst, Hil, Mccl, Neighbours
 from harness_pclhd import Dpcl, Hpcl, JointBranch, Pclhd, PclhdPaper
 
 PLUGINS = {
     "baseline": Baseline, "pgm": Pgm, "chcr": Chcr, "chc": Chc, "ipr": Ipr, "dmic": Dmic, "dnc": Dnc, "mie": Mie,
     "hmcl": Hmcl, "ecul": Ecul, "emcc": Emcc, "tsmem": Tsmem, "pclhd": Pclhd,
-    "pclhd-paper": PclhdPaper, "hpcl": Hpcl, "dpcl": Dpcl, "joint-branch": JointBranch,
+    "pclhd-paper": PclhdPaper, "hpcl": Hpcl, "dpcl": Dpcl, "joint-branch": JointBranch, "hil": Hil,
+    "brst": Brst, "mccl": Mccl, "neighbours": Neighbours,
 }  # fmt: skip
 OFFERS = {
     "baseline": {"modality-dbscan", "cluster-memory", "contrast"},
@@ -40,6 +42,10 @@ OFFERS = {
     "hpcl": {"hard-memory", "hard-contrast"},
     "dpcl": {"dynamic-contrast"},
     "joint-branch": {"joint-branch"},
+    "hil": {"brst", "multi-centre-memory", "branch-contrast", "mccl", "neighbour-contrast"},
+    "brst": {"brst"},
+    "mccl": {"multi-centre-memory", "mccl"},
+    "neighbours": {"neighbour-contrast"},
 }
 DATASETS = ("sysu-mm01", "regdb", "rendered")
 
@@ -147,7 +153,7 @@ def test_readme_lists_every_option_with_its_default(name: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize("name", ["baseline", "pgm", "chcr", "dmic", "ecul", "pclhd", "pclhd-paper"])
+@pytest.mark.parametrize("name", ["baseline", "pgm", "chcr", "dmic", "ecul", "pclhd", "pclhd-paper", "hil"])
 def test_recipe_names_augmentations_that_exist(name: str, dataset: str) -> None:
     recipe = _recipe(name, dataset)
     assert {*recipe.visible_views, *recipe.infrared_views} <= set(PRESETS)
