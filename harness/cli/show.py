@@ -51,6 +51,11 @@ class Terminal:
             self._say(f"{what} {total} images ...")
         self._what = what
 
+    def work(self, what: str, done: int, total: int) -> None:
+        """Progress of what comes before and after an epoch's steps: extraction, clustering, scoring."""
+        if self.console.is_terminal:
+            self._live(what, done, total)
+
     def step(self, epoch: int, epochs: int, step: int, steps: int) -> None:
         """Progress within an epoch."""
         if self.console.is_terminal:

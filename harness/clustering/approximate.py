@@ -18,8 +18,8 @@ from harness.clustering.checks import checked_features
 from harness.clustering.coarse import numbers
 from harness.clustering.memory import require_memory, search_bytes
 from harness.clustering.neighbours import faiss_module, neighbours_of, settled
-from harness.clustering.threads import Progress
 from harness.errors import SettingsError
+from harness.progress import Progress
 
 _SPARE = 16
 """Candidates beyond the K asked for, among which float32 rounding cannot hide one of the K."""

@@ -22,8 +22,9 @@ from harness.clustering.coarse import numbers
 from harness.clustering.expansion import Expansion, plain
 from harness.clustering.memory import clustering_bytes, overlap_bytes, require_memory
 from harness.clustering.neighbours import Backend, nearest_neighbours
-from harness.clustering.threads import Progress, over_rows, part_of
+from harness.clustering.threads import over_rows, part_of
 from harness.errors import ContractError, HarnessError, SettingsError
+from harness.progress import Progress, progress_of
 
 _PASSES = 4
 """Passes over the rows, as progress counts them: neighbours, encoding, averages, distances."""
@@ -50,7 +51,8 @@ def k_reciprocal_jaccard(
     encodings are averaged; 1 leaves them as they are. ``expansion``: how they are averaged. ``max_distance``:
     leave out pairs that are farther apart, which saves memory when the next step has a radius. ``ranking_NK``: rank
     lists int64 [N, K] found elsewhere (``approximate_neighbours``), in place of the exact ones; they may be longer than
-    k1, for an expansion that looks farther. ``progress`` is told the rows done in four passes, of 4N.
+    k1, for an expansion that looks farther. ``progress`` (default: whoever listens, see ``harness.progress``) is told
+    the rows done in four passes, of 4N.
 
     Returns a symmetric CSR matrix [N, N], float32 (float64 for float64 features): distances in [0, 1). A pair
     that is not stored has distance 1 (or is beyond ``max_distance``); a stored zero is a distance of 0, the
@@ -61,6 +63,7 @@ def k_reciprocal_jaccard(
     """
     if k1 < 1 or k2 < 1:
         raise SettingsError(f"k1 = {k1} and k2 = {k2} were given for the Jaccard distance; both must be at least 1.")
+    progress = progress or progress_of("clustering")
     features = checked_features(features_ND)
     total, size = features.shape
     require_memory(clustering_bytes(total, size, k1=k1, k2=k2), "The Jaccard distance", features.shape)

@@ -25,8 +25,9 @@ from harness.clustering.checks import checked_features
 from harness.clustering.coarse import CoarseRows, Grade, numbers, possible_grades, summation_error
 from harness.clustering.memory import require_memory, search_bytes
 from harness.clustering.neighbour_kernels import offer_to_columns, offer_to_rows, settle, settle_listed
-from harness.clustering.threads import Progress, over_rows
+from harness.clustering.threads import over_rows
 from harness.errors import SettingsError
+from harness.progress import Progress
 
 Backend = Literal["auto", "compiled", "faiss", "torch"]
 

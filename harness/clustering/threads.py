@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the work done so far and the whole work, in the same unit."""
+from harness.progress import Progress
 
 
 def over_rows(

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from harness.contracts import Modality
 from harness.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise_only
+from harness.progress import progress_of
 
 Gather = Callable[[Tensor], Tensor]
 Triple = tuple[float, float, float]
@@ -59,7 +60,10 @@ def extract_features(
     count = len(modality)
     found: dict[str, Tensor] = {}
     wanted = torch.arange(count) if rows is None else rows.cpu()
-    for index in wanted.split(batch):
+    progress = progress_of("extracting features")
+    for number, index in enumerate(wanted.split(batch)):
+        if progress is not None:
+            progress(number * batch, len(wanted))
         kinds = modality[index].to(device)
         images = channel_view(gather(index).to(device), kinds, view)
         for transform in transforms:

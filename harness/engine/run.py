@@ -35,6 +35,7 @@ from harness.evaluation import Figures, evaluate_all
 from harness.evaluation import Protocol as EvaluationProtocol
 from harness.files import replace_text, replacing
 from harness.leaderboard.record import Record, write_record
+from harness.progress import listening, progress_of
 from harness.settings import to_toml
 
 __all__ = ["Show", "plan_run", "run_planned"]
@@ -45,6 +46,7 @@ class Show(Protocol):
 
     def started(self, plan: Plan, dataset: Dataset, folder: Path, *, resumed_at: int | None) -> None: ...
     def progress(self, what: str, done: int, total: int) -> None: ...
+    def work(self, what: str, done: int, total: int) -> None: ...
     def step(self, report_epoch: int, epochs: int, step: int, steps: int) -> None: ...
     def epoch(self, report: EpochReport, row: dict[str, Any], *, epochs: int, images_per_s: float) -> None: ...
     def warned(self, message: str) -> None: ...
@@ -219,6 +221,11 @@ def _warn(run: _Run, message: str) -> None:
 
 
 def _epoch(run: _Run, index: int) -> None:
+    with listening(run.show.work):
+        _train_and_record(run, index)
+
+
+def _train_and_record(run: _Run, index: int) -> None:
     epochs = run.plan.recipe.epochs
     run.trainer.on_note = lambda text: None if text in run.history.warnings else _warn(run, text)
     run.trainer.on_step = lambda step, steps: run.show.step(index, epochs, step, steps)
@@ -289,13 +296,15 @@ def _evaluate(run: _Run, features: dict[str, Tensor], *, protocols: int | None =
             permutations=run.dataset.permutations,
             threads=run.plan.settings.compute.threads,
             not_defined=not_defined,
+            progress=progress_of("scoring"),
         )
     return {identifier: result.figures() for identifier, result in results.items()}
 
 
 def _finish(run: _Run) -> Record:
-    features = _test_features(run)
-    figures = _evaluate(run, features)
+    with listening(run.show.work):
+        features = _test_features(run)
+        figures = _evaluate(run, features)
     record = make_record(run.plan, run.dataset, run.trainer, run.clock, run.history, figures)
     test = run.dataset.test
     tensors = {

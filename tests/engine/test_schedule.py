@@ -40,3 +40,7 @@ def test_warm_up_is_linear_from_the_first_step_and_counts_across_epochs() -> Non
     made = recipe((2, 2), schedule="constant", warm_up_steps=3)
     rates = [learning_rate(made, *at) for at in [(0, 0), (0, 1), (1, 0), (1, 1)]]
     assert rates == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1])
+
+
+def test_long_work_of_a_run_is_told_to_its_user(run) -> None:
+    assert {"extracting features", "scoring"} <= run().show.worked

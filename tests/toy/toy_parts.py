@@ -250,12 +250,16 @@ class Silent:
         self.warnings: list[str] = []
         self.resumed_at: int | None = None
         self.rows: list[dict[str, Any]] = []
+        self.worked: set[str] = set()
 
     def started(self, plan, dataset, folder, *, resumed_at):
         self.resumed_at = resumed_at
 
     def progress(self, what, done, total):
         return None
+
+    def work(self, what, done, total):
+        self.worked.add(what)
 
     def step(self, epoch, epochs, step, steps):
         return None
