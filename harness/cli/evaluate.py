@@ -129,21 +129,14 @@ def _foreign(
 
 
 def _chosen(names: tuple[str, ...], embeddings: Embeddings) -> list[Protocol]:
-    from harness.errors import ProtocolError, suggest
-    from harness.evaluation import PROTOCOLS
+    from harness.evaluation import PROTOCOLS, protocols_beginning
 
     of_run = (embeddings.about or {}).get("protocol")
     names = names or ((of_run,) if of_run else ())
     if not names:
         datasets = ", ".join(dict.fromkeys(protocol.dataset for protocol in PROTOCOLS.values()))
         raise SettingsError(f"Add --protocol ID, or a dataset's name for all of its protocols ({datasets}).")
-    chosen: dict[str, Protocol] = {}
-    for name in names:
-        found = {identifier: rule for identifier, rule in PROTOCOLS.items() if identifier.startswith(name)}
-        if not found:
-            raise ProtocolError(f"There is no evaluation protocol {name!r}. {suggest(name, PROTOCOLS)}")
-        chosen |= found
-    return list(chosen.values())
+    return list(dict.fromkeys(protocol for name in names for protocol in protocols_beginning(name)))
 
 
 def _differences(embeddings: Embeddings, protocols: list[Protocol]) -> list[str]:

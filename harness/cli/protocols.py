@@ -17,13 +17,9 @@ def protocols(name: str | None, debug: bool) -> None:
 
     Figures are recorded under these identifiers; tables never mix two. A change of a definition gets a new version.
     """
-    from harness.errors import ProtocolError, suggest
-    from harness.evaluation import PROTOCOLS
+    from harness.evaluation import protocols_beginning
 
-    chosen = [protocol for identifier, protocol in PROTOCOLS.items() if identifier.startswith(name or "")]
-    if not chosen:
-        raise ProtocolError(f"No protocol begins with {name!r}. {suggest(str(name), PROTOCOLS)}")
-    for protocol in chosen:
+    for protocol in protocols_beginning(name or ""):
         click.echo(protocol.identifier)
         for subject, words in protocol.definition().items():
             lead = f"  {subject:<{_INDENT - 2}}"

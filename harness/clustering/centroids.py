@@ -8,6 +8,21 @@ from torch import Tensor
 from harness.errors import HarnessError
 
 
+def balanced_means(features_ND: Tensor, labels_N: Tensor, modality_N: Tensor, num_clusters: int) -> Tensor:
+    """The mean of each cluster's modality means, whatever their sizes, or the one mean there is; not normalised.
+
+    Arguments and result as of :func:`cluster_means`, of clusters that all have members; ``modality_N`` int [N], 0 or 1.
+    Source: pclhd.md 3.4.2; chcr.md.
+    """
+    total_KD = features_ND.new_zeros(num_clusters, features_ND.shape[1])
+    modalities_K = features_ND.new_zeros(num_clusters)
+    for modality in (0, 1):
+        labels = torch.where(modality_N == modality, labels_N, -1)
+        total_KD += cluster_means(features_ND, labels, num_clusters)
+        modalities_K += torch.bincount(labels[labels >= 0], minlength=num_clusters) > 0
+    return total_KD / modalities_K[:, None]
+
+
 def cluster_means(features_ND: Tensor, labels_N: Tensor, num_clusters: int) -> Tensor:
     """The mean feature of each cluster, not normalised.
 

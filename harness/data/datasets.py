@@ -15,7 +15,7 @@ from harness.data.sysu_mm01 import read_sysu_mm01
 from harness.errors import DataError, ProtocolError, SettingsError
 from harness.evaluation import Permutations, Protocol, TestSet, protocols_of, read_official_permutations
 from harness.evaluation.galleries import draw_galleries
-from harness.evaluation.official import PERMUTATIONS_NAME
+from harness.evaluation.official import permutations_in
 
 Progress = Callable[[int, int], None]
 
@@ -129,7 +129,7 @@ def _official_permutations(
     given: Path | None, root: Path, test: Manifest
 ) -> tuple[Permutations | None, tuple[str, ...]]:
     """The permutations that fit the test images, or why there are none. A file that was asked for must fit."""
-    path = given or root / "exp" / PERMUTATIONS_NAME
+    path = given or permutations_in(root)
     if given is None and not path.is_file():
         return None, (
             f"Galleries from the official permutations (O) are not evaluated: there is no {path}. Put the file from "

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.engine.folder import RunFolder
-from harness.errors import DataError, RunError
+from harness.errors import DataError, RunError, SettingsError
 from harness.evaluation import PROTOCOLS, Figures, Permutations, evaluate_all, protocol, read_official_permutations
 from harness.evaluation.embeddings import Embeddings, read_embeddings
-from harness.evaluation.official import PERMUTATIONS_NAME
+from harness.evaluation.official import PERMUTATIONS_NAME, permutations_in
 from harness.leaderboard.record import Record, read_record
+from harness.settings import read_settings
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def _permutations(folder: RunFolder, given: Path | None) -> Permutations:
 
 def _permutations_of_run(folder: RunFolder) -> Path | None:
     try:
-        settings = tomllib.loads(folder.settings.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        settings = read_settings(folder.settings)
+    except SettingsError:
         return None
     if "permutations" in settings.get("data", {}):
         return Path(settings["data"]["permutations"])
     root = settings.get("data_root")
-    return Path(root) / "exp" / PERMUTATIONS_NAME if root else None
+    return permutations_in(Path(root)) if root else None

@@ -4,7 +4,7 @@ from harness.evaluation.figures import FIGURE_NAMES, Figures, figures_table
 from harness.evaluation.galleries import Permutations
 from harness.evaluation.metrics import Scores, score_similarity
 from harness.evaluation.official import read_official_identities, read_official_permutations
-from harness.evaluation.protocols import PROTOCOLS, Protocol, protocol, protocols_of
+from harness.evaluation.protocols import PROTOCOLS, Protocol, protocol, protocols_beginning, protocols_of
 from harness.evaluation.pseudo_labels import (
     AssociationQuality,
     PartitionQuality,
@@ -31,6 +31,7 @@ __all__ = [
     "figures_table",
     "partition_quality",
     "protocol",
+    "protocols_beginning",
     "protocols_of",
     "read_official_identities",
     "read_official_permutations",

@@ -22,6 +22,11 @@ SYSU_TEST_IDENTITIES: tuple[int, ...] = (
 """The 96 test identities of SYSU-MM01 (its ``exp/test_id.txt``)."""
 
 
+def permutations_in(root: Path) -> Path:
+    """Where a SYSU-MM01 tree may hold the permutations."""
+    return root / "exp" / PERMUTATIONS_NAME
+
+
 def read_official_permutations(path: Path) -> dict[tuple[int, int], NDArray[np.int64]]:
     """``rand_perm_cam.mat`` as (camera, identity) -> int64 [10, n], row t a permutation of 1..n.
 

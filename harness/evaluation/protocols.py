@@ -166,6 +166,18 @@ def protocol(identifier: str) -> Protocol:
     return PROTOCOLS[identifier]
 
 
+def protocols_beginning(start: str) -> tuple[Protocol, ...]:
+    """The protocols whose identifier begins so: one, those of a dataset, or all.
+
+    Raises:
+        ProtocolError: there is none; near matches are named.
+    """
+    found = tuple(entry for identifier, entry in PROTOCOLS.items() if identifier.startswith(start))
+    if not found:
+        raise ProtocolError(f"No protocol begins with {start!r}. {suggest(start, PROTOCOLS)}")
+    return found
+
+
 def protocols_of(dataset: str) -> tuple[Protocol, ...]:
     """The protocols of a dataset, its primary one first.
 

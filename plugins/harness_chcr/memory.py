@@ -7,11 +7,10 @@ CHCR's losses work with any memory, and this memory with any losses.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from harness.clustering.centroids import cluster_means
-from harness.contracts import OUTLIER, Partition
+from harness.clustering.centroids import balanced_means
+from harness.contracts import Partition
 from harness_baseline.memory import ClusterMemory
 from harness_chcr.options import JointMemoryOptions
 
@@ -24,10 +23,4 @@ class JointMemory(ClusterMemory):
     def prototypes(self, features_ND: Tensor, partition: Partition) -> Tensor:
         if not self.options.balanced_mean:
             return super().prototypes(features_ND, partition)
-        train, count = self.setup.train, partition.num_clusters
-        total = features_ND.new_zeros(count, features_ND.shape[1])
-        for scope in (train.visible, train.infrared):
-            labels = torch.where(scope, partition.labels, OUTLIER)
-            present = torch.bincount(labels[labels >= 0], minlength=count) > 0
-            total += torch.where(present[:, None], cluster_means(features_ND, labels, count), 0.0)
-        return total
+        return balanced_means(features_ND, partition.labels, self.setup.train.modality, partition.num_clusters)

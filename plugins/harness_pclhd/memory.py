@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from harness.clustering.centroids import cluster_means
+from harness.clustering.centroids import balanced_means
 from harness.contracts import (
     OUTLIER,
     Bank,
@@ -24,7 +24,6 @@ from harness.contracts import (
     Modality,
     Partition,
     PseudoLabels,
-    TrainIndex,
 )
 from harness.memory_updates import ReleasedSimilarity, hybrid_update_, momentum_update_
 from harness_baseline.cross import cross_directions
@@ -48,7 +47,7 @@ class HardMemory(PrototypeMemory):
         self._layout: dict[str, Tensor] = {}
 
     def prototypes(self, features_ND: Tensor, partition: Partition) -> Tensor:
-        return balanced_means(features_ND, partition, self.setup.train)
+        return balanced_means(features_ND, partition.labels, self.setup.train.modality, partition.num_clusters)
 
     @torch.no_grad()
     def build(self, epoch: EpochContext, labels: PseudoLabels) -> None:
@@ -102,17 +101,3 @@ class HardMemory(PrototypeMemory):
             for embedding in embeddings:
                 if (name, embedding) in self._banks:
                     self.updated(self._banks[name, embedding], embeddings.unit(embedding), labels)
-
-
-def balanced_means(features_ND: Tensor, partition: Partition, train: TrainIndex) -> Tensor:
-    """The mean of each cluster's two modality means, whatever their sizes, or the one mean there is; [K, D].
-
-    Source: pclhd.md 3.4.2.
-    """
-    count = partition.num_clusters
-    total_KD, modalities_K = features_ND.new_zeros(count, features_ND.shape[1]), features_ND.new_zeros(count)
-    for scope in (train.visible, train.infrared):
-        labels = torch.where(scope, partition.labels, OUTLIER)
-        total_KD += cluster_means(features_ND, labels, count)
-        modalities_K += torch.bincount(labels[labels >= 0], minlength=count) > 0
-    return total_KD / modalities_K[:, None]

@@ -18,6 +18,7 @@ from torch.testing import assert_close
 
 import harness.engine.train
 from harness import PluginCard, hookimpl
+from harness.clustering.centroids import balanced_means
 from harness.clustering.dbscan import dbscan
 from harness.clustering.expansion import modality_balanced
 from harness.clustering.jaccard import k_reciprocal_jaccard
@@ -36,7 +37,7 @@ from harness_pclhd.dynamic import DynamicContrastLoss, dynamic_contrast, random_
 from harness_pclhd.hard import HardContrastLoss, hybrid_contrast
 from harness_pclhd.joint import SINGLE, split_by_modality
 from harness_pclhd.joint import JointBranch as JointBranchRefiner
-from harness_pclhd.memory import HardMemory, balanced_means
+from harness_pclhd.memory import HardMemory
 from harness_pclhd.options import (
     DynamicContrastOptions,
     HardContrastOptions,
@@ -424,7 +425,7 @@ def test_joint_centroids_weigh_modalities_alike_as_in_check_8(kit) -> None:
     train = kit.train_index(3, 2)
     features = torch.tensor([[1.0, 0.0]] * 3 + [[0.0, 1.0], [0.28, 0.96]])
     joint = torch.tensor([0, 0, 0, 0, 1])
-    close(balanced_means(features, Partition(joint), train), [[0.5, 0.5], [0.28, 0.96]])
+    close(balanced_means(features, joint, train.modality, 2), [[0.5, 0.5], [0.28, 0.96]])
     memory = HardMemory(HardMemoryOptions(), kit.setup(train, 2))
     memory.build(kit.Epoch(train, features), PseudoLabels(train, {"joint": joint}))
     rows = [[0.707107, 0.707107], [0.28, 0.96]]
