@@ -497,6 +497,14 @@ class EpochContext(ABC):
         Raises ContractError for unknown names, and once the epoch's training has begun if not extracted before.
         """
 
+    @abstractmethod
+    def neighbours(self, features_ND: Tensor, k: int) -> Tensor:
+        """The k nearest rows of every row of ``features_ND`` [N, D] (itself among them), nearest first: int64 [N, k].
+
+        As the run searches: exactly, unless it was asked for an approximate search
+        (``--set clustering.search=approximate``). Hand them to ``k_reciprocal_jaccard`` as ``ranking_NK``.
+        """
+
     def note(self, text: str) -> None:
         """Put on record, once per run and under this part's name, that it can do less than it is meant to, and why."""
         return None

@@ -35,6 +35,17 @@ class FeatureSettings(_Section):
     batch: int = Field(256, ge=1, description="Images per forward pass.")
 
 
+class ClusteringSettings(_Section):
+    """How clusterers find the neighbours of an image."""
+
+    search: Literal["exact", "approximate"] = Field(
+        "exact",
+        description="approximate: an inverted file, for more images than an exact search is worth (a million); may "
+        "miss neighbours, and the recall measured in every epoch goes on record.",
+    )
+    probes: int = Field(16, ge=1, description="approximate: cells searched for an image; more for more recall.")
+
+
 class EvaluationSettings(_Section):
     """How the run is evaluated."""
 
@@ -83,6 +94,7 @@ class Settings(_Section):
     data: dict[str, Any] = Field(default_factory=dict, description="Options of the dataset.")
     recipe: dict[str, Any] = Field(default_factory=dict, description="Values that replace the recipe's.")
     features: FeatureSettings = FeatureSettings()
+    clustering: ClusteringSettings = ClusteringSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     compute: ComputeSettings = ComputeSettings()
     options: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Options of parts, by part name.")
@@ -97,7 +109,7 @@ class Settings(_Section):
         return f"{self.dataset}-{what}{trial}-s{self.seed}"
 
 
-_SECTIONS = ("model", "data", "recipe", "features", "evaluation", "compute")
+_SECTIONS = ("model", "data", "recipe", "features", "clustering", "evaluation", "compute")
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.contracts import EpochContext, TrainIndex
 from harness.engine.randomness import numpy_stream
+from harness.engine.search import NeighbourSearch
 from harness.errors import ContractError
 
 Extract = Callable[[str, str], dict[str, Tensor]]
@@ -69,6 +70,7 @@ class Epoch(EpochContext):
     train: TrainIndex
     seed: int
     store: FeatureStore
+    search: NeighbourSearch = field(default_factory=NeighbourSearch)
     part: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -82,6 +84,9 @@ class Epoch(EpochContext):
 
     def features(self, *, encoder: str = "online", embedding: str = "main", view: str = "plain") -> Tensor:
         return self.store.get(encoder, embedding, view)
+
+    def neighbours(self, features_ND: Tensor, k: int) -> Tensor:
+        return self.search(features_ND, k)
 
     def note(self, text: str) -> None:
         self.notes.append(f"{self.part}: {text}")

@@ -27,6 +27,7 @@ from harness.leaderboard.record import (
     Environment,
     EpochLabels,
     Extraction,
+    NeighbourSearchCard,
     Part,
     Record,
     now,
@@ -109,6 +110,7 @@ def make_record(
             parameters=sum(p.numel() for p in encoder.parameters()),
         ),
         extraction=Extraction(feature="neck", flip=settings.evaluation.flip),
+        neighbour_search=_neighbour_search(plan, history),
         seed=settings.seed,
         reference=settings.reference,
         pseudo_labels=[
@@ -136,6 +138,14 @@ def _dataset_card(dataset: Dataset, history: History, plan: Plan) -> DatasetCard
         images_test=len(dataset.test),
         cameras=sorted({*map(int, dataset.train.camera), *map(int, dataset.test.camera)}),
     )
+
+
+def _neighbour_search(plan: Plan, history: History) -> NeighbourSearchCard:
+    settings = plan.settings.clustering
+    if settings.search == "exact":
+        return NeighbourSearchCard()
+    recalls = [row["search_recall"] for row in history.rows if "search_recall" in row]
+    return NeighbourSearchCard(kind="approximate", probes=settings.probes, recall=min(recalls, default=None))
 
 
 def _part_cards(plan: Plan) -> list[Part]:

@@ -135,6 +135,7 @@ def _prepare(plan: Plan, folder: RunFolder, show: Show) -> _Run:
         embedding_dims=setup.embedding_dims,
         seed=settings.seed,
         features=settings.features,
+        clustering=settings.clustering,
         clock=clock,
     )
     _refer(trainer, plan, dataset.train.identity)
@@ -239,6 +240,8 @@ def _train_and_record(run: _Run, index: int) -> None:
     if report.labels is not None:
         with run.clock("diagnostics"):
             row["labels"] = label_quality(report.labels, run.dataset.train)
+    if report.recall is not None:
+        row["search_recall"] = round(report.recall, 6)
     if report.skipped:
         row["skipped"] = report.skipped
         _warn(run, f"epoch {index + 1} skipped: {report.skipped}")

@@ -29,10 +29,11 @@ from harness.engine.extraction import extract_features
 from harness.engine.input import DrawStream, ImageSource
 from harness.engine.objective import Working, blame, loss_of, objective
 from harness.engine.randomness import derive_seed
+from harness.engine.search import NeighbourSearch
 from harness.engine.teacher import TeacherPass, make_teacher, update_teacher
 from harness.errors import ContractError, TrainingError
 from harness.recipe import Recipe, Stage
-from harness.settings import FeatureSettings
+from harness.settings import ClusteringSettings, FeatureSettings
 
 MOST_EPOCHS_WITHOUT_CLUSTERS = 3
 
@@ -52,13 +53,17 @@ class Parts:
 
 @dataclass
 class EpochReport:
-    """What happened in one epoch. ``skipped``, ``silent``: why nothing was trained (no cluster; no term)."""
+    """What happened in one epoch. ``skipped``, ``silent``: why nothing was trained (no cluster; no term).
+
+    ``recall``: of an approximate neighbour search, the lowest of the epoch; None if the search was exact.
+    """
 
     epoch: int
     stage: str
     learning_rate: float
     losses: dict[str, float] = field(default_factory=dict)
     labels: PseudoLabels | None = None
+    recall: float | None = None
     skipped: str | None = None
     silent: str | None = None
 
@@ -76,6 +81,7 @@ class Trainer:
     embedding_dims: Mapping[str, int]
     seed: int
     features: FeatureSettings
+    clustering: ClusteringSettings
     clock: Clock
     teacher: Any = None
     optimiser: Optimizer | None = None
@@ -104,6 +110,7 @@ class Trainer:
         context = self._context(index, stage_number, epoch_in_stage)
         report = EpochReport(index, stage.name, self._rate(index, 0))
         report.labels = labels = self._labels(context)
+        report.recall = context.search.recall
         streams = self._streams(labels, index, stage=stage)
         if not streams:
             return self._skip(report)
@@ -160,6 +167,7 @@ class Trainer:
             train=self.train,
             seed=self.seed,
             store=FeatureStore(self._extract(encoders), encoders=tuple(encoders)),
+            search=NeighbourSearch(self.clustering),
         )
 
     def _extract(self, encoders: Mapping[str, nn.Module]) -> Extract:

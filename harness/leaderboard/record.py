@@ -72,6 +72,15 @@ class Extraction(FrozenModel):
     camera_centred: bool = False
 
 
+class NeighbourSearchCard(FrozenModel):
+    """How clusterers searched for neighbours. ``recall``: the lowest that any epoch of an approximate search measured;
+    None if none was made."""
+
+    kind: Literal["exact", "approximate"] = "exact"
+    probes: int | None = None
+    recall: float | None = Field(default=None, ge=0, le=1)
+
+
 class EpochLabels(FrozenModel):
     """Pseudo-label quality of one epoch, by partition and by link (``"visible>infrared"``)."""
 
@@ -137,6 +146,7 @@ class Record(FrozenModel):
     recipe: dict[str, Any]
     encoder: EncoderCard
     extraction: Extraction = Extraction()
+    neighbour_search: NeighbourSearchCard = NeighbourSearchCard()
     seed: int
     selection: Selection = "last"
     reference: Reference | None = None
@@ -217,6 +227,7 @@ def settings_digest(record: Record) -> str:
     fields = {"method", "parts", "recipe", "encoder", "extraction", "selection", "reference"}
     content = record.model_dump(mode="json", include=fields)
     content["precision"], content["bn_batch"] = record.cost.precision, record.cost.bn_batch
+    content["neighbour_search"] = record.neighbour_search.model_dump(exclude={"recall"})
     return canonical_digest(content)
 
 

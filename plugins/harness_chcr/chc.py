@@ -30,14 +30,14 @@ class ChcClusterer(Clusterer):
         features_ND = clustering_features(epoch, centre_cameras=options.centre_cameras)
         apart_options = options.model_copy(update={"k1": options.apart_k1})
         if options.intra_stages == "apart" and not epoch.cross:
-            visible, infrared = cluster_by_modality(features_ND, train, options=apart_options)
+            visible, infrared = cluster_by_modality(epoch, features_ND, options=apart_options)
             return PseudoLabels(train, {"visible": visible, "infrared": infrared})
         if options.mode == "bottom_up":
-            visible, infrared = cluster_by_modality(features_ND, train, options=apart_options)
+            visible, infrared = cluster_by_modality(epoch, features_ND, options=apart_options)
             offset = int(visible.max()) + 1
             labels = torch.where(infrared >= 0, infrared + offset, visible)
         else:
-            labels = dbscan_labels(features_ND, options=options)
+            labels = dbscan_labels(epoch, features_ND, options=options)
         if options.mode != "off":
             labels = merge_across_modalities(
                 features_ND,

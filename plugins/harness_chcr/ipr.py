@@ -39,7 +39,7 @@ class InterChannelRefinement(LabelRefiner):
     def _channel_labels(self, epoch: EpochContext, channel: str) -> Tensor:
         options = self.options
         features_ND = clustering_features(epoch, centre_cameras=options.centre_cameras, view=channel)
-        labels = dbscan_labels(features_ND, options=options)
+        labels = dbscan_labels(epoch, features_ND, options=options)
         if options.use_chc:
             labels = merge_across_modalities(
                 features_ND, labels, modality=epoch.train.modality, theta=options.theta, rounds=options.rounds

@@ -53,23 +53,29 @@ class InvariantClusterer(Clusterer):
         features_ND = clustering_features(epoch, centre_cameras=self.options.centre_cameras)
         within = self.search(epoch, joint=False)
         labels = {
-            "visible": self._labels(features_ND, train.visible, train=train, search=within),
-            "infrared": self._labels(features_ND, train.infrared, train=train, search=within),
+            "visible": self._labels(epoch, features_ND, train.visible, search=within),
+            "infrared": self._labels(epoch, features_ND, train.infrared, search=within),
         }
         if epoch.cross:
             everything = torch.ones_like(train.visible)
-            joint = self._labels(features_ND, everything, train=train, search=self.search(epoch, joint=True))
+            joint = self._labels(epoch, features_ND, everything, search=self.search(epoch, joint=True))
             labels["joint"] = mixed_clusters(joint, train) if self.options.joint_require_mixed else joint
         return PseudoLabels(train, labels)
 
-    def _labels(self, features_ND: Tensor, rows_N: Tensor, *, train: TrainIndex, search: Search) -> Tensor:
+    def _labels(self, epoch: EpochContext, features_ND: Tensor, rows_N: Tensor, *, search: Search) -> Tensor:
         """Clusters of the images of a mask: int64 [N], −1 = outlier or not in the mask."""
         labels = torch.full((len(features_ND),), OUTLIER, dtype=torch.int64, device=features_ND.device)
         if not bool(rows_N.any()):
             return labels
+        train = epoch.train
         expansion = search.expansion(CameraGroups.of(train.modality[rows_N], train.camera[rows_N]))
         distance = expanded_jaccard(
-            features_ND[rows_N], k1=search.k1, width=search.width, expansion=expansion, max_distance=search.eps
+            features_ND[rows_N],
+            k1=search.k1,
+            width=search.width,
+            expansion=expansion,
+            max_distance=search.eps,
+            neighbours=epoch.neighbours,
         )
         found = dbscan(distance, eps=search.eps, min_samples=self.options.min_samples)
         return labels.masked_scatter(rows_N, torch.from_numpy(found).to(labels))
@@ -99,13 +105,20 @@ class DncClusterer(InvariantClusterer):
 
 
 def expanded_jaccard(
-    features_ND: Tensor, *, k1: int, width: int, expansion: InvariantExpansion, max_distance: float | None = None
+    features_ND: Tensor,
+    *,
+    k1: int,
+    width: int,
+    expansion: InvariantExpansion,
+    max_distance: float | None = None,
+    neighbours: Callable[[Tensor, int], Tensor] = nearest_neighbours,
 ) -> csr_matrix:
     """The k-reciprocal Jaccard distance with an expansion that looks at ``width`` neighbours, also beyond ``k1``.
 
-    Arguments and result as in ``harness.clustering.jaccard.k_reciprocal_jaccard``.
+    ``neighbours`` searches: ``(features [N, D], k) -> [N, k]``. Other arguments and result as in
+    ``harness.clustering.jaccard.k_reciprocal_jaccard``.
     """
-    ranking_NK = nearest_neighbours(features_ND, max(k1, width))
+    ranking_NK = neighbours(features_ND, max(k1, width))
     return k_reciprocal_jaccard(
         features_ND, k1=k1, k2=width, expansion=expansion, max_distance=max_distance, ranking_NK=ranking_NK
     )

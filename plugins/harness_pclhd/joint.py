@@ -43,20 +43,21 @@ class JointBranch(LabelRefiner):
             epoch.note("no joint clustering of its own, because the labels it was given hold joint clusters already.")
             return labels
         features_ND = clustering_features(epoch, centre_cameras=self.options.centre_cameras)
-        shared, single = split_by_modality(self._clusters(features_ND, epoch.train), epoch.train)
+        shared, single = split_by_modality(self._clusters(epoch, features_ND), epoch.train)
         if not bool((shared >= 0).any()):
             epoch.note("there are epochs without joint batches, because no joint cluster holds both modalities.")
             return labels
         return labels.replace({"joint": shared, **({SINGLE: single} if bool((single >= 0).any()) else {})})
 
-    def _clusters(self, features_ND: Tensor, train: TrainIndex) -> Tensor:
+    def _clusters(self, epoch: EpochContext, features_ND: Tensor) -> Tensor:
         options = self.options
         distance = k_reciprocal_jaccard(
             features_ND,
             k1=options.k1,
             k2=options.k2,
-            expansion=modality_balanced(train.modality),
+            expansion=modality_balanced(epoch.train.modality),
             max_distance=options.eps,
+            ranking_NK=epoch.neighbours(features_ND, options.k1),
         )
         found = dbscan(distance, eps=options.eps, min_samples=options.min_samples)
         return torch.from_numpy(found).to(features_ND.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from harness.clustering.neighbours import nearest_neighbours
 from harness.contracts import Batch, Draw, Embeddings, EpochContext, PseudoLabels, Setup, TrainIndex
 
 
@@ -46,6 +47,9 @@ class GivenEpoch(EpochContext):
 
     def features(self, *, encoder: str = "online", embedding: str = "main", view: str = "plain") -> Tensor:
         return self.views.get(view, self.views["plain"])
+
+    def neighbours(self, features_ND: Tensor, k: int) -> Tensor:
+        return nearest_neighbours(features_ND, k)
 
 
 def train_index(num_visible: int, num_infrared: int, camera: list[int] | None = None) -> TrainIndex:
