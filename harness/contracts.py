@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -520,7 +520,15 @@ class Setup:
 
 
 class Part:
-    """Base of the four roles. ``self.options`` and ``self.setup`` are as resolved for the run."""
+    """Base of the four roles. ``self.options`` and ``self.setup`` are as resolved for the run.
+
+    ``changing`` names the attributes that change between two batches (banks, generators): tensors, torch generators,
+    Banks, plain values, and dictionaries of those. The core saves them when a run is stopped in the middle of an epoch,
+    and puts them back after that epoch has been begun again, so that no iteration is lost. None: not declared; such an
+    epoch is begun anew.
+    """
+
+    changing: ClassVar[tuple[str, ...] | None] = ()
 
     def __init__(self, options: Any, setup: Setup) -> None:
         self.options: Any = options
@@ -551,7 +559,12 @@ class LabelRefiner(Part, ABC):
 
 
 class Memory(Part, ABC):
-    """Keeps prototypes. Subclass it and override :meth:`build`, :meth:`bank`, :meth:`update` and :attr:`names`."""
+    """Keeps prototypes. Subclass it and override :meth:`build`, :meth:`bank`, :meth:`update` and :attr:`names`.
+
+    Declare :attr:`changing`, so that a run can be stopped and resumed in the middle of an epoch.
+    """
+
+    changing: ClassVar[tuple[str, ...] | None] = None
 
     @abstractmethod
     def build(self, epoch: EpochContext, labels: PseudoLabels) -> None:
@@ -578,8 +591,14 @@ class Memory(Part, ABC):
 class Loss(Part, ABC):
     """Adds terms to the training objective. Subclass it and override :meth:`terms`.
 
-    A loss with prototypes of its own makes them in :meth:`begin` and moves them in :meth:`update`.
+    A loss with prototypes of its own makes them in :meth:`begin`, moves them in :meth:`update` and declares
+    :attr:`changing`.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "update" in vars(cls) and "changing" not in vars(cls):
+            cls.changing = None
 
     def begin(self, epoch: EpochContext, labels: PseudoLabels, memory: Memory) -> None:
         """Called once per epoch, when the banks are made and before the first batch; ask for features here."""

@@ -8,6 +8,7 @@
     ├── PluginError        a plugin that is unknown, broken, or breaks a contract
     │   └── ContractError  a value handed over by a part that does not keep the contract
     ├── RunError           a run folder in the wrong state
+    ├── RunStopped         a run that was asked to stop, and did
     └── TrainingError      a training run that cannot go on (NaN, nothing but outliers)
 
 The command line prints the message as one paragraph; ``--debug`` shows the traceback.
@@ -16,6 +17,7 @@ The command line prints the message as one paragraph; ``--debug`` shows the trac
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -59,6 +61,15 @@ class RunError(HarnessError):
     """A run folder that is missing, taken, finished or damaged."""
 
     exit_code = 2
+
+
+class RunStopped(HarnessError):
+    """A run that was asked to stop by a signal. ``exit_code`` is 128 and the signal's number, as shells have it."""
+
+    def __init__(self, number: int, where: str) -> None:
+        by = {signal.SIGINT: "Ctrl-C"}.get(number, signal.Signals(number).name)  # type: ignore[call-overload]
+        super().__init__(f"stopped by {by} {where}")
+        self.exit_code = 128 + number
 
 
 class TrainingError(HarnessError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import traceback
 
@@ -14,7 +15,7 @@ from harness.cli.leaderboard import leaderboard_group
 from harness.cli.plugins import plugins
 from harness.cli.protocols import protocols
 from harness.cli.run import run
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RunStopped
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -39,6 +40,10 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         cli.main(standalone_mode=False)
+    except RunStopped as stopped:
+        again = [*(word for word in sys.argv[1:] if word not in ("--force", "--resume")), "--resume"]
+        click.echo(f"\nharness: {stopped}. To go on: {shlex.join(['harness', *again])}", err=True)
+        sys.exit(stopped.exit_code)
     except HarnessError as error:
         if debug:
             traceback.print_exc()

@@ -27,11 +27,14 @@ class Terminal:
         self._begun = 0.0
         self._first_epoch: int | None = None
 
-    def started(self, plan: Plan, dataset: Dataset, folder: Path, *, resumed_at: int | None) -> None:
+    def started(self, plan: Plan, dataset: Dataset, folder: Path, *, resumed_at: int | None, iterations: int) -> None:
         """Name the run and every part in it."""
         self._stop()
         settings, selection = plan.settings, plan.selection
-        self._say(f"run {settings.name} in {folder}" + (f", resumed after epoch {resumed_at}" if resumed_at else ""))
+        places = [f"epoch {resumed_at}"] * bool(resumed_at) + [f"{iterations} iterations of the next"] * bool(
+            iterations
+        )
+        self._say(f"run {settings.name} in {folder}" + (f", resumed after {' and '.join(places)}" if places else ""))
         marked = f" (reference row: {settings.reference})" if settings.reference else ""
         data = f"{settings.dataset} ({dataset.variant})"
         self._say(f"  dataset {data}, encoder {plan.backbone.name}, seed {settings.seed}{marked}")

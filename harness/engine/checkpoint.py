@@ -1,9 +1,14 @@
-"""Checkpoints: written aside, synced, renamed; the last two kept; read back without running code."""
+"""Checkpoints: written aside, synced, renamed; the last two kept; read back without running code.
+
+``epoch-00003.pt`` is the state after three epochs. ``epoch-00003-step-00012.pt`` is what twelve iterations of the next
+one have changed since, written when a run is stopped in the middle of it; it goes together with the file at its start.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +19,40 @@ from harness.files import replacing
 
 KEPT = 2
 _NAME = re.compile(r"epoch-(\d{5})\.pt")
+_MIDWAY = re.compile(r"epoch-(\d{5})-step-(\d{5,})\.pt")
+
+
+@dataclass
+class Found:
+    """What there is to go on from: ``epoch``, the state between two epochs (None: the run's start), ``midway``, that of
+    the epoch after it, and a warning for each damaged file that was passed over."""
+
+    epoch: dict[str, Any] | None = None
+    midway: dict[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list)
 
 
 def save_checkpoint(folder: Path, epochs_done: int, state: dict[str, Any]) -> Path:
     """Write the state after ``epochs_done`` epochs. A crash leaves the old files or the new one, never half a file."""
+    path = _write(folder / f"epoch-{epochs_done:05d}.pt", state)
+    for old in [*list_checkpoints(folder)[:-KEPT], *_midway_files(folder)]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def save_midway(folder: Path, epochs_done: int, iterations: int, state: dict[str, Any]) -> Path:
+    """Write what ``iterations`` of the epoch after ``epochs_done`` epochs have changed."""
+    before = _midway_files(folder)
+    path = _write(folder / f"epoch-{epochs_done:05d}-step-{iterations:05d}.pt", state)
+    for old in before:
+        if old != path:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def _write(path: Path, state: dict[str, Any]) -> Path:
+    folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"epoch-{epochs_done:05d}.pt"
     with replacing(path) as aside:
         try:
             with aside.open("wb") as file:
@@ -29,8 +62,6 @@ def save_checkpoint(folder: Path, epochs_done: int, state: dict[str, Any]) -> Pa
                 f"Cannot write the checkpoint {path}: {_first_line(error)}. {_room(folder)} Earlier checkpoints are "
                 "untouched: mend the disk and add --resume."
             ) from error
-    for old in list_checkpoints(folder)[:-KEPT]:
-        old.unlink(missing_ok=True)
     return path
 
 
@@ -43,19 +74,35 @@ def _first_line(error: BaseException) -> str:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Finished checkpoints, oldest first."""
+    """Finished checkpoints between epochs, oldest first."""
     return sorted(path for path in folder.glob("epoch-*.pt") if _NAME.fullmatch(path.name))
 
 
-def load_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The newest readable checkpoint (None if there is none) and a warning for each damaged one passed over."""
-    warnings: list[str] = []
+def _midway_files(folder: Path) -> list[Path]:
+    """Checkpoints in the middle of an epoch, oldest first."""
+    return sorted(path for path in folder.glob("epoch-*-step-*.pt") if _MIDWAY.fullmatch(path.name))
+
+
+def load_latest(folder: Path) -> Found:
+    """The newest readable checkpoint, and what was done since, if the run was stopped within an epoch."""
+    found = Found()
     for path in reversed(list_checkpoints(folder)):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or "epochs_done" not in state:
-                raise ValueError("it is not a checkpoint of this harness")
-            return state, warnings
-        except Exception as error:
-            warnings.append(f"The checkpoint {path.name} is damaged ({_first_line(error)}) and was passed over.")
-    return None, warnings
+        found.epoch = _read(path, found.warnings)
+        if found.epoch is not None:
+            break
+    done = found.epoch["epochs_done"] if found.epoch else 0
+    for path in reversed(_midway_files(folder)):
+        if path.name.startswith(f"epoch-{done:05d}-") and found.midway is None:
+            found.midway = _read(path, found.warnings)
+    return found
+
+
+def _read(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or "epochs_done" not in state:
+            raise ValueError("it is not a checkpoint of this harness")
+        return state
+    except Exception as error:
+        warnings.append(f"The checkpoint {path.name} is damaged ({_first_line(error)}) and was passed over.")
+        return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +40,7 @@ class ImageSource:
 
 
 class DrawStream:
-    """The batches of one draw for one epoch; a function of (seed, epoch, draw), so it needs no saved state."""
+    """The batches of one draw for one epoch; a function of (seed, epoch, draw)."""
 
     def __init__(
         self,
@@ -50,10 +52,8 @@ class DrawStream:
         stage: Stage | None = None,
         seed: int,
         epoch: int,
-        iterations: int,
     ) -> None:
         self.source, self.labels, self.draw, self.recipe = source, labels, draw, recipe
-        self.iterations = iterations
         self.views = {name: partition.labels.cpu() for name, partition in labels.views(draw).items()}
         self.generator = torch_stream(seed, "augment", epoch, *draw.partitions)
         self.modality, self.camera = source.train.modality.cpu(), source.train.camera.cpu()
@@ -61,7 +61,7 @@ class DrawStream:
             Modality.VISIBLE: [source.view(name) for name in recipe.visible_views],
             Modality.INFRARED: [source.view(name) for name in recipe.infrared_views],
         }
-        self.samplers = {}
+        self.samplers: dict[Modality, CrossCameraSampler] = {}
         for kind, clusters in (
             (Modality.VISIBLE, (stage and stage.visible_clusters) or recipe.visible_clusters),
             (Modality.INFRARED, recipe.infrared_clusters),
@@ -70,12 +70,12 @@ class DrawStream:
             if sampler is not None:
                 self.samplers[kind] = sampler
 
-    def _sampler(self, kind: Modality, clusters: int, generator: np.random.Generator) -> Iterator[Tensor] | None:
+    def _sampler(self, kind: Modality, clusters: int, generator: np.random.Generator) -> CrossCameraSampler | None:
         rows = torch.nonzero(self.modality == kind).squeeze(1)
         for name in self.draw.partitions:
             labels = self.views[name][rows]
             if bool((labels >= 0).any()):
-                sampler = CrossCameraSampler(
+                return CrossCameraSampler(
                     labels.numpy(),
                     self.camera[rows].numpy(),
                     index=rows.numpy(),
@@ -84,7 +84,6 @@ class DrawStream:
                     generator=generator,
                     prefer_other_cameras=self.recipe.prefer_other_cameras,
                 )
-                return (torch.as_tensor(drawn) for drawn in sampler.batches(self.iterations))
         return None
 
     def __bool__(self) -> bool:
@@ -94,13 +93,24 @@ class DrawStream:
         """The next batch and its pixels, float [B, 3, H, W], on the device of the run."""
         index, views, pixels = [], [], []
         for kind, sampler in self.samplers.items():
-            drawn = next(sampler)
+            drawn = torch.as_tensor(next(sampler.batches(1)))
             images = self._images(drawn)
             for number, augmentation in enumerate(self.augmentations[kind]):
                 pixels.append(augment(images, augmentation, generator=self.generator))
                 index.append(drawn)
                 views.append(torch.full_like(drawn, number))
         return self._batch(torch.cat(index), torch.cat(views)), torch.cat(pixels)
+
+    def state(self) -> dict[str, Any]:
+        """What the next batch depends on, as plain values."""
+        samplers = {int(kind): json.dumps(sampler.state_dict()) for kind, sampler in self.samplers.items()}
+        return {"augment": self.generator.get_state(), "samplers": samplers}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.generator.set_state(state["augment"])
+        for kind, sampler in self.samplers.items():
+            sampler.load_state_dict(json.loads(state["samplers"][int(kind)]))
 
     def _images(self, drawn: Tensor) -> Tensor:
         images = self.source.gather(drawn).to(self.source.device)

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from harness.contracts import Batch, Embeddings, Loss, Memory
+from harness.contracts import Batch, Clusterer, Embeddings, LabelRefiner, Loss, Memory, Part
 from harness.engine.epoch import Epoch
 from harness.errors import ContractError, HarnessError, TrainingError
 from harness.plugins import Chosen
 
+Role = TypeVar("Role", bound=Part)
+
+ROLES: dict[str, type[Part]] = {
+    "clusterer": Clusterer,
+    "label refiner": LabelRefiner,
+    "memory": Memory,
+    "loss": Loss,
+}
+
 
 @dataclass(frozen=True)
-class Working:
-    """A part at work: what was chosen, and the object made from it."""
+class Working(Generic[Role]):
+    """A part at work: what was chosen, and the object made from it. Raises ContractError if it is of another role."""
 
     chosen: Chosen
-    part: object
+    part: Role
+
+    def __post_init__(self) -> None:
+        role = ROLES[self.chosen.provider.role]
+        if not isinstance(self.part, role):
+            raise ContractError(f"The {self.label} is not a harness.{role.__name__}.")
 
     @property
     def label(self) -> str:
@@ -31,7 +45,7 @@ class Working:
 
 
 def objective(
-    losses: Sequence[Working], batch: Batch, embeddings: Embeddings, memory: Memory, epoch: Epoch
+    losses: Sequence[Working[Loss]], batch: Batch, embeddings: Embeddings, memory: Memory, epoch: Epoch
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """The sum of all terms that carry gradient (None if there is none), and each term's value by name.
 
@@ -41,9 +55,8 @@ def objective(
     total: Tensor | None = None
     values: dict[str, Tensor] = {}
     for working in losses:
-        loss = loss_of(working)
         with blame(working):
-            terms = loss.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name))
+            terms = working.part.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name))
             if not isinstance(terms, Mapping):
                 raise ContractError(f"terms must be a mapping of names to scalars; got {type(terms).__name__}.")
         for name, term in terms.items():
@@ -54,14 +67,7 @@ def objective(
     return total, values
 
 
-def loss_of(working: Working) -> Loss:
-    """The part as a loss. Raises ContractError if it is none."""
-    if not isinstance(working.part, Loss):
-        raise ContractError(f"The {working.label} is not a harness.Loss.")
-    return working.part
-
-
-def _check(term: Tensor, name: str, working: Working) -> None:
+def _check(term: Tensor, name: str, working: Working[Any]) -> None:
     if not isinstance(term, Tensor) or term.ndim != 0 or not term.is_floating_point():
         got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
         raise ContractError(f"The term {name!r} of the {working.label} must be a scalar float tensor; got {got}.")
@@ -76,7 +82,7 @@ def _check(term: Tensor, name: str, working: Working) -> None:
 class blame:
     """Names the part at fault in errors that arise inside the block. Harness errors keep their class."""
 
-    def __init__(self, working: Working) -> None:
+    def __init__(self, working: Working[Any]) -> None:
         self.working = working
 
     def __enter__(self) -> None:

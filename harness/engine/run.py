@@ -18,7 +18,7 @@ from harness.data.cache import ImageCache, build_cache
 from harness.data.datasets import Dataset
 from harness.data.manifest import Manifest
 from harness.data.places import cache_root
-from harness.engine.checkpoint import load_latest, save_checkpoint
+from harness.engine.checkpoint import load_latest, save_checkpoint, save_midway
 from harness.engine.compute import make_fabric
 from harness.engine.cost import Clock
 from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics
@@ -29,8 +29,9 @@ from harness.engine.plan import Plan, plan_run
 from harness.engine.randomness import derive_seed
 from harness.engine.reference import oracle_links, supervised_labels
 from harness.engine.report import History, label_quality, make_record
+from harness.engine.stopping import Stopped, stoppable
 from harness.engine.train import EpochReport, Parts, Trainer
-from harness.errors import DataError, ProtocolError, RunError, WeightsError
+from harness.errors import DataError, ProtocolError, RunError, RunStopped, WeightsError
 from harness.evaluation import Figures, evaluate_all
 from harness.evaluation import Protocol as EvaluationProtocol
 from harness.files import replace_text, replacing
@@ -44,7 +45,9 @@ __all__ = ["Show", "plan_run", "run_planned"]
 class Show(Protocol):
     """What a run tells its user; :class:`harness.cli.show.Terminal` prints it."""
 
-    def started(self, plan: Plan, dataset: Dataset, folder: Path, *, resumed_at: int | None) -> None: ...
+    def started(
+        self, plan: Plan, dataset: Dataset, folder: Path, *, resumed_at: int | None, iterations: int
+    ) -> None: ...
     def progress(self, what: str, done: int, total: int) -> None: ...
     def work(self, what: str, done: int, total: int) -> None: ...
     def step(self, report_epoch: int, epochs: int, step: int, steps: int) -> None: ...
@@ -66,31 +69,65 @@ class _Run:
     trainer: Trainer
     clock: Clock
     transforms: list[ImageTransform]
+    midway: dict[str, Any] | None = None
     history: History = field(default_factory=History)
 
 
 def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show) -> Record | None:
     """Run the plan in ``out/NAME``. Returns its record; None if ``resume`` finds it finished already.
 
-    Raises HarnessError subclasses for everything a user can mend: settings, data, weights, plugins, the folder's state.
+    Raises HarnessError subclasses for everything a user can mend: settings, data, weights, plugins, the folder's state;
+    RunStopped if the process was asked to stop.
     """
     folder = RunFolder(out / str(plan.settings.name))
-    with folder.claimed():
+    with folder.claimed(), stoppable() as stop:
         if resume and folder.finished and not force:
             show.warned(f"{folder.path} is finished already; left alone.")
             return None
         if not force:
             folder.require_fresh(resume=resume)
             _require_same_settings(folder, plan)
-        run = _prepare(plan, folder, show)
-        if force:  # only now: what cannot be prepared must not cost the earlier run
-            folder.clear()
-        replace_text(folder.settings, to_toml(plan.settings))
-        done = _restore(run)
-        show.started(plan, run.dataset, folder.path, resumed_at=done or None)
-        for index in range(done, plan.recipe.epochs):
-            _epoch(run, index)
-        return _finish(run)
+        run: _Run | None = None
+        try:
+            run = _prepare(plan, folder, show)
+            run.trainer.stop = stop
+            if force:  # only now: what cannot be prepared must not cost the earlier run
+                folder.clear()
+            replace_text(folder.settings, to_toml(plan.settings))
+            done = _restore(run)
+            iterations = run.midway["trainer"]["going"]["done"] if run.midway else 0
+            show.started(plan, run.dataset, folder.path, resumed_at=done or None, iterations=iterations)
+            for index in range(done, plan.recipe.epochs):
+                _epoch(run, index)
+            return _finish(run)
+        except Stopped as stopped:
+            raise RunStopped(stopped.number, _put_down(run)) from stopped
+
+
+def _put_down(run: _Run | None) -> str:
+    """Save what an interrupted epoch has done so far. Returns where the run stands, in words."""
+    if run is None:
+        return "before the first epoch"
+    done, epochs, going = len(run.history.rows), run.plan.recipe.epochs, run.trainer.going
+    if going is None or not going.done:
+        return f"after {done} of {epochs} epochs"
+    undeclared = run.trainer.undeclared()
+    if undeclared:
+        return (
+            f"after {done} of {epochs} epochs ({going.done} iterations of the next are lost: the {undeclared[0]} does "
+            "not declare what it changes)"
+        )
+    state = {**_progress_state(run), "trainer": run.trainer.midway(done)}
+    save_midway(run.folder.checkpoints, done, going.done, state)
+    return f"after {done} of {epochs} epochs and {going.done} iterations of the next"
+
+
+def _progress_state(run: _Run) -> dict[str, Any]:
+    return {
+        "epochs_done": len(run.history.rows),
+        "history": json.dumps(run.history.to_json()),
+        "clock": run.clock.state(),
+    }
 
 
 def _require_same_settings(folder: RunFolder, plan: Plan) -> None:
@@ -165,7 +202,7 @@ def _cache(manifest: Manifest, encoder: nn.Module, *, resize: Any, show: Show) -
 
 
 def _parts(plan: Plan, setup: Setup) -> Parts:
-    def made(chosen: Any) -> Working:
+    def made(chosen: Any) -> Working[Any]:
         return Working(chosen, chosen.make(setup))
 
     chosen = plan.selection
@@ -192,10 +229,11 @@ def _refer(trainer: Trainer, plan: Plan, identity: np.ndarray) -> None:
 
 def _restore(run: _Run) -> int:
     """Epochs already done, after going back to the last good checkpoint."""
-    state, warnings = load_latest(run.folder.checkpoints)
-    for warning in warnings:
+    found = load_latest(run.folder.checkpoints)
+    state = found.midway or found.epoch
+    for warning in found.warnings:
         _warn(run, warning)
-    if warnings:
+    if found.warnings:
         _warn(run, "An older checkpoint is used." if state else "No readable checkpoint is left: the run begins anew.")
     if state is None:
         run.folder.write_metrics([])
@@ -207,7 +245,9 @@ def _restore(run: _Run) -> int:
             "The images on disk are not those this run was begun with (their fingerprint differs). Put the old "
             "dataset back, or begin anew with --force."
         )
-    run.trainer.restore(state["trainer"])
+    if found.epoch is not None:
+        run.trainer.restore(found.epoch["trainer"])
+    run.midway = found.midway
     kept = run.history.warnings
     run.history = History.from_json(history)
     run.history.warnings += kept
@@ -230,7 +270,8 @@ def _train_and_record(run: _Run, index: int) -> None:
     epochs = run.plan.recipe.epochs
     run.trainer.on_note = lambda text: None if text in run.history.warnings else _warn(run, text)
     run.trainer.on_step = lambda step, steps: run.show.step(index, epochs, step, steps)
-    report = run.trainer.run_epoch(index)
+    midway, run.midway = run.midway, None
+    report = run.trainer.run_epoch(index, midway=midway["trainer"] if midway else None)
     row: dict[str, Any] = {
         "epoch": index,
         "stage": report.stage,
@@ -252,17 +293,13 @@ def _train_and_record(run: _Run, index: int) -> None:
         first = run.dataset.protocols[0]
         figures = _evaluate(run, _test_features(run), protocols=1)[first.identifier]
         row["evaluation"] = {"protocol": first.identifier, "rank1": figures.rank1, "mAP": figures.mAP}
-    run.history.rows.append(row)
-    state = {
-        "epochs_done": index + 1,
-        "trainer": run.trainer.state(),
-        "history": json.dumps(run.history.to_json()),
-        "clock": run.clock.state(),
-    }
-    with run.clock("checkpoint"):
-        save_checkpoint(run.folder.checkpoints, index + 1, state)
+    with run.trainer.stop.whole(), run.clock("checkpoint"):
+        run.history.rows.append(row)
+        save_checkpoint(run.folder.checkpoints, index + 1, {**_progress_state(run), "trainer": run.trainer.state()})
         run.folder.append_metrics(row)
+        run.trainer.going = None
     run.show.epoch(report, row, epochs=epochs, images_per_s=run.clock.rate("training"))
+    run.trainer.stop.now()
 
 
 def _test_features(run: _Run) -> dict[str, Tensor]:

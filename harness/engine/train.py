@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from harness.contracts import (
     Embeddings,
     EpochContext,
     LabelRefiner,
+    Loss,
     Memory,
     PseudoLabels,
     TrainIndex,
@@ -27,9 +28,11 @@ from harness.engine.cost import Clock
 from harness.engine.epoch import Epoch, Extract, FeatureStore
 from harness.engine.extraction import extract_features
 from harness.engine.input import DrawStream, ImageSource
-from harness.engine.objective import Working, blame, loss_of, objective
+from harness.engine.midway import put_back, random_states, seed_all, set_random_states, snapshot
+from harness.engine.objective import Working, blame, objective
 from harness.engine.randomness import derive_seed
 from harness.engine.search import NeighbourSearch
+from harness.engine.stopping import Stop
 from harness.engine.teacher import TeacherPass, make_teacher, update_teacher
 from harness.errors import ContractError, TrainingError
 from harness.recipe import Recipe, Stage
@@ -42,12 +45,12 @@ MOST_EPOCHS_WITHOUT_CLUSTERS = 3
 class Parts:
     """The parts of a run, made."""
 
-    clusterer: Working
-    refiners: tuple[Working, ...]
-    memory: Working
-    losses: tuple[Working, ...]
+    clusterer: Working[Clusterer]
+    refiners: tuple[Working[LabelRefiner], ...]
+    memory: Working[Memory]
+    losses: tuple[Working[Loss], ...]
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Working[Any]]:
         return iter((self.clusterer, *self.refiners, self.memory, *self.losses))
 
 
@@ -66,6 +69,44 @@ class EpochReport:
     recall: float | None = None
     skipped: str | None = None
     silent: str | None = None
+
+
+@dataclass
+class Going:
+    """How far the iterations of an epoch are: batches drawn, ``done`` of them trained on, losses added up by name."""
+
+    streams: list[DrawStream]
+    device: torch.device
+    done: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def __post_init__(self) -> None:
+        self.sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """One more iteration, with its terms."""
+        for name, value in values.items():
+            self.sums[name] += value
+            self.counts[name] += 1
+        self.done += 1
+
+    @property
+    def losses(self) -> dict[str, float]:
+        """The mean of every term over the iterations that had it."""
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint in the middle of the epoch keeps."""
+        streams = [stream.state() for stream in self.streams]
+        return {"done": self.done, "sums": dict(self.sums), "counts": dict(self.counts), "streams": streams}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.done = state["done"]
+        self.sums.update({name: total.to(self.device) for name, total in state["sums"].items()})
+        self.counts.update(state["counts"])
+        for stream, taken in zip(self.streams, state["streams"], strict=True):
+            stream.restore(taken)
 
 
 @dataclass
@@ -88,6 +129,8 @@ class Trainer:
     epochs_without_clusters: int = 0
     override_labels: Callable[[EpochContext], PseudoLabels] | None = None
     after_labels: Callable[[PseudoLabels], PseudoLabels] | None = None
+    going: Going | None = None
+    stop: Stop = field(default_factory=Stop)
     on_step: Callable[[int, int], None] = lambda step, steps: None
     on_note: Callable[[str], None] = lambda text: None
 
@@ -100,9 +143,13 @@ class Trainer:
         """The encoder whose figures are reported."""
         return self.teacher.module if self.recipe.evaluate_encoder == "teacher" and self.teacher else self.encoder
 
-    def run_epoch(self, index: int) -> EpochReport:
-        """One epoch: cluster, refine, build, train. Raises TrainingError when training cannot go on."""
-        torch.manual_seed(derive_seed(self.seed, "torch", index))
+    def run_epoch(self, index: int, *, midway: Mapping[str, Any] | None = None) -> EpochReport:
+        """One epoch: cluster, refine, build, train. ``midway``: what :meth:`midway` gave in this epoch, to go on from.
+
+        Raises TrainingError when training cannot go on, Stopped between two iterations if the run was asked to stop.
+        """
+        self.going = None
+        seed_all(derive_seed(self.seed, "torch", index))
         stage_number, epoch_in_stage = self.recipe.at(index)
         stage = self.recipe.stages[stage_number]
         if epoch_in_stage == 0 or self.optimiser is None:
@@ -119,21 +166,23 @@ class Trainer:
             self._memory.build(context.bound_to(self.parts.memory.chosen.name), labels)
         for working in self.parts.losses:
             with self.clock("memory"), blame(working):
-                loss_of(working).begin(context.bound_to(working.chosen.name), labels, self._memory)
+                working.part.begin(context.bound_to(working.chosen.name), labels, self._memory)
         context.store.close()
         for note in context.notes:
             self.on_note(note)
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.fabric.device))
-        counts: dict[str, int] = defaultdict(int)
-        for iteration in range(stage.iterations):
-            self._set_rate(self._rate(index, iteration))
-            for name, value in self._iteration(streams, context).items():
-                sums[name] += value
-                counts[name] += 1
-            self.on_step(iteration + 1, stage.iterations)
+        going = Going(streams, self.fabric.device)
+        if midway is not None:
+            self._go_on(going, midway)
+        self.going = going
+        while going.done < stage.iterations:
+            with self.stop.whole():
+                self._set_rate(self._rate(index, going.done))
+                going.add(self._iteration(streams, context))
+            self.on_step(going.done, stage.iterations)
+            self.stop.now()
         self._require_finite_weights(index)
-        report.losses = {name: float(total) / counts[name] for name, total in sums.items()}
-        if not sums:
+        report.losses = going.losses
+        if not report.losses:
             report.silent = "no loss had a term: the encoder was not trained"
         return report
 
@@ -147,7 +196,7 @@ class Trainer:
 
     @property
     def _memory(self) -> Memory:
-        return self.parts.memory.part  # type: ignore[return-value]
+        return self.parts.memory.part
 
     def _context(self, index: int, stage_number: int, epoch_in_stage: int) -> Epoch:
         stage = self.recipe.stages[stage_number]
@@ -177,12 +226,11 @@ class Trainer:
         if self.override_labels is not None:
             return self.override_labels(context)
         with self.clock("clustering"), blame(self.parts.clusterer):
-            clusterer: Clusterer = self.parts.clusterer.part  # type: ignore[assignment]
-            labels = _checked(clusterer.cluster(context.bound_to(self.parts.clusterer.chosen.name)))
+            clusterer = self.parts.clusterer
+            labels = _checked(clusterer.part.cluster(context.bound_to(clusterer.chosen.name)))
         for refiner in self.parts.refiners:
             with self.clock("refinement"), blame(refiner):
-                part: LabelRefiner = refiner.part  # type: ignore[assignment]
-                labels = _checked(part.refine(context.bound_to(refiner.chosen.name), labels))
+                labels = _checked(refiner.part.refine(context.bound_to(refiner.chosen.name), labels))
         return self.after_labels(labels) if self.after_labels and context.cross else labels
 
     def _streams(self, labels: PseudoLabels, index: int, *, stage: Stage) -> list[DrawStream]:
@@ -195,7 +243,6 @@ class Trainer:
                 stage=stage,
                 seed=self.seed,
                 epoch=index,
-                iterations=stage.iterations,
             )
             for draw in labels.draws
         ]
@@ -262,7 +309,7 @@ class Trainer:
                     self._memory.update(batch, detached)
                 for working in self.parts.losses:
                     with blame(working):
-                        loss_of(working).update(batch, detached)
+                        working.part.update(batch, detached)
 
     def _new_optimiser(self) -> Optimizer:
         trained = [p for p in self.encoder.parameters() if p.requires_grad]
@@ -289,13 +336,44 @@ class Trainer:
         if needs_teacher or self.recipe.evaluate_encoder == "teacher":
             self.teacher = make_teacher(self.encoder, decay=self.recipe.teacher_decay)
 
-    def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on: everything else is a function of the seed and the epoch's number."""
+    def undeclared(self) -> list[str]:
+        """Parts that do not say what they change within an epoch, so that it cannot be gone on with, by name."""
+        return [working.label for working in self.parts if working.part.changing is None]
+
+    def midway(self, index: int) -> dict[str, Any]:
+        """All that the next iteration of this epoch depends on, beside :meth:`state` at its start.
+
+        Raises TrainingError if the weights are not finite.
+        """
+        if self.going is None:
+            raise TrainingError("No epoch is going on.")
+        self._require_finite_weights(index)
+        parts = {}
+        for working in self.parts:
+            with blame(working):
+                parts[working.chosen.name] = snapshot(working.part)
+        return {**self._training_state(), "parts": parts, "random": random_states(), "going": self.going.state()}
+
+    def _go_on(self, going: Going, midway: Mapping[str, Any]) -> None:
+        self._restore_training(midway)
+        for working in self.parts:
+            with blame(working), torch.no_grad():
+                put_back(working.part, midway["parts"][working.chosen.name])
+        going.restore(midway["going"])
+        set_random_states(midway["random"])
+
+    def _training_state(self) -> dict[str, Any]:
         return {
             "encoder": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict() if self.optimiser else None,
             "teacher": self._teacher_state() if self.teacher is not None else None,
-            "parts": {working.chosen.name: working.part.state_dict() for working in self.parts},  # type: ignore[attr-defined]
+        }
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on: everything else is a function of the seed and the epoch's number."""
+        return {
+            **self._training_state(),
+            "parts": {working.chosen.name: working.part.state_dict() for working in self.parts},
             "epochs_without_clusters": self.epochs_without_clusters,
         }
 
@@ -305,6 +383,12 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state`."""
+        self._restore_training(state)
+        for working in self.parts:
+            working.part.load_state_dict(state["parts"].get(working.chosen.name, {}))
+        self.epochs_without_clusters = state["epochs_without_clusters"]
+
+    def _restore_training(self, state: Mapping[str, Any]) -> None:
         self.encoder.load_state_dict(state["encoder"])
         if state["optimiser"] is not None:
             self.optimiser = self._new_optimiser()
@@ -312,9 +396,6 @@ class Trainer:
         if state["teacher"] is not None and self.teacher is not None:
             self.teacher.module.load_state_dict(state["teacher"]["encoder"])
             self.teacher.n_averaged.copy_(state["teacher"]["steps"])
-        for working in self.parts:
-            working.part.load_state_dict(state["parts"].get(working.chosen.name, {}))
-        self.epochs_without_clusters = state["epochs_without_clusters"]
 
 
 def make_extract(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class PrototypeMemory(Memory):
 
     Subclass it and override :meth:`updated`; :meth:`prototypes`, :meth:`begin` and :meth:`updates` if need be.
     """
+
+    changing: ClassVar[tuple[str, ...] | None] = ("_banks",)
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)

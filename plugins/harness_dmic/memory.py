@@ -33,6 +33,7 @@ class InstanceMemory(PrototypeMemory):
     slowly.
     """
 
+    changing = ("_banks", "_instances", "_instance_generator")
     instance_momentum = 0.0
 
     def __init__(self, options: Options, setup: Setup) -> None:
@@ -90,6 +91,7 @@ class HybridMemory(InstanceMemory):
     """HMCL: normalised cluster means and normalised features, each replaced by random queries."""
 
     options: HmclMemoryOptions
+    changing = (*InstanceMemory.changing, "_generator")
 
     def __init__(self, options: HmclMemoryOptions, setup: Setup) -> None:
         super().__init__(options, setup)

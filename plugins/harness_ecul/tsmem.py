@@ -27,6 +27,7 @@ class TwoStepMemory(InstanceMemory):
     """A bank of every partition, under the rules of the step that the epoch is in."""
 
     options: TsmemOptions
+    changing = (*InstanceMemory.changing, "_generator")
 
     def begin(self, epoch: EpochContext, labels: PseudoLabels) -> None:
         self.step = step_of(epoch, self.options.switch)

@@ -36,6 +36,7 @@ class MultiCentreMemory(PrototypeMemory):
     """
 
     options: MultiCentreMemoryOptions
+    changing = ("_banks", "_rows")
 
     def begin(self, epoch: EpochContext, labels: PseudoLabels) -> None:
         first = self.options.first_momentum

@@ -32,6 +32,7 @@ class NeighbourContrastLoss(Loss):
     """
 
     options: NeighbourContrastOptions
+    changing = ("_rows",)
 
     def begin(self, epoch: EpochContext, labels: PseudoLabels, memory: Memory) -> None:
         if not epoch.cross and epoch.stages == 1:

@@ -23,10 +23,12 @@ class DynamicContrastLoss(Loss):
     """
 
     options: DynamicContrastOptions
+    changing = ("_banks", "_generator")
 
     def begin(self, epoch: EpochContext, labels: PseudoLabels, memory: Memory) -> None:
         self._banks: dict[str, Tensor] = {}
         """Prototypes [S, K, D] by partition."""
+        self._generator = torch.Generator()
         if not epoch.cross and epoch.stages > 1:
             return
         features_ND = normalize(epoch.features(encoder="teacher"), dim=1)
@@ -34,7 +36,7 @@ class DynamicContrastLoss(Loss):
         for name in ("visible", "infrared"):
             if name in labels and labels[name].num_clusters:
                 self._banks[name] = features_ND[random_members(labels[name], self.options.samples, rng=rng)]
-        self._generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        self._generator.manual_seed(int(rng.integers(2**62)))
         self._note(epoch)
 
     def _note(self, epoch: EpochContext) -> None:

@@ -60,9 +60,10 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(r
     with pytest.raises(TrainingError, match=f"term 'spoilt' of the loss 'plain' of plugin 'baseline' became {value}"):
         run(**loss(fault=fault, from_epoch=2))
     folder = tmp_path / "runs" / "toy"
-    state, warnings = load_latest(folder / "checkpoint")
+    found = load_latest(folder / "checkpoint")
+    state = found.epoch
     assert state is not None
-    assert warnings == []
+    assert found.warnings == []
     assert state["epochs_done"] == 2
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state["trainer"]["encoder"].values())
     assert not (folder / "record.json").exists()
@@ -72,7 +73,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(r
 def test_weights_that_are_not_finite_never_reach_a_checkpoint(run, tmp_path) -> None:
     with pytest.raises(TrainingError, match=r"weights of the encoder .*epoch 3"):
         run(**loss(fault="nan gradient", from_epoch=2), recipe={"iterations": 1})
-    state, _ = load_latest(tmp_path / "runs" / "toy" / "checkpoint")
+    state = load_latest(tmp_path / "runs" / "toy" / "checkpoint").epoch
     assert state["epochs_done"] == 2
     assert all(bool(torch.isfinite(tensor).all()) for tensor in state["trainer"]["encoder"].values())
 

@@ -8,7 +8,7 @@ import torch
 
 from harness.contracts import Draw, PseudoLabels, TrainIndex
 from harness.engine import checkpoint
-from harness.engine.checkpoint import list_checkpoints, load_latest, save_checkpoint
+from harness.engine.checkpoint import Found, list_checkpoints, load_latest, save_checkpoint
 from harness.engine.cost import Clock
 from harness.engine.epoch import Epoch, FeatureStore
 from harness.engine.extraction import extract_features
@@ -32,7 +32,7 @@ LABELS = PseudoLabels(TRAIN, {"joint": torch.arange(len(TRAIN)) % 5})
 def batches(
     labels: PseudoLabels = LABELS, *, recipe=TOY_RECIPE, seed: int = 3, epoch: int = 0, draw: int = 0, take: int = 3
 ):
-    stream = DrawStream(SOURCE, labels, draw=labels.draws[draw], recipe=recipe, seed=seed, epoch=epoch, iterations=take)
+    stream = DrawStream(SOURCE, labels, draw=labels.draws[draw], recipe=recipe, seed=seed, epoch=epoch)
     return [stream.next() for _ in range(take)]
 
 
@@ -109,7 +109,7 @@ class TestDraws:
 
     def test_nothing_but_outliers_is_no_stream(self) -> None:
         labels = PseudoLabels(TRAIN, {"joint": torch.full((len(TRAIN),), -1)})
-        stream = DrawStream(SOURCE, labels, draw=labels.draws[0], recipe=TOY_RECIPE, seed=0, epoch=0, iterations=1)
+        stream = DrawStream(SOURCE, labels, draw=labels.draws[0], recipe=TOY_RECIPE, seed=0, epoch=0)
         assert not stream
 
     def test_an_unknown_view_suggests_the_near_ones(self) -> None:
@@ -205,10 +205,10 @@ class TestCheckpoints:
         for done in (1, 2, 3):
             save_checkpoint(tmp_path, done, {"epochs_done": done})
         assert [path.name for path in list_checkpoints(tmp_path)] == ["epoch-00002.pt", "epoch-00003.pt"]
-        assert load_latest(tmp_path) == ({"epochs_done": 3}, [])
+        assert load_latest(tmp_path) == Found({"epochs_done": 3})
 
     def test_none_at_all_is_no_error(self, tmp_path) -> None:
-        assert load_latest(tmp_path / "nothing") == (None, [])
+        assert load_latest(tmp_path / "nothing") == Found()
 
     @pytest.mark.parametrize("damage", ["cut", "empty", "text", "other"])
     def test_a_damaged_one_is_named_and_passed_over(self, tmp_path, damage: str) -> None:
@@ -219,7 +219,8 @@ class TestCheckpoints:
             torch.save([1, 2], newest)
         else:
             newest.write_bytes({"cut": raw[: len(raw) // 2], "empty": b"", "text": b"no checkpoint"}[damage])
-        state, warnings = load_latest(tmp_path)
+        found = load_latest(tmp_path)
+        state, warnings = found.epoch, found.warnings
         assert state is not None
         assert state["epochs_done"] == 1
         assert len(warnings) == 1
@@ -232,7 +233,8 @@ class TestCheckpoints:
 
         save_checkpoint(tmp_path, 1, {"epochs_done": 1})
         torch.save({"epochs_done": 2, "bomb": Bomb()}, tmp_path / "epoch-00002.pt")
-        state, warnings = load_latest(tmp_path)
+        found = load_latest(tmp_path)
+        state, warnings = found.epoch, found.warnings
         assert state == {"epochs_done": 1}
         assert len(warnings) == 1
 
@@ -251,7 +253,7 @@ class TestCheckpoints:
     def test_a_half_written_file_is_not_taken_for_one(self, tmp_path) -> None:
         save_checkpoint(tmp_path, 1, {"epochs_done": 1})
         (tmp_path / "epoch-00002.tmp").write_bytes(b"half")
-        assert load_latest(tmp_path) == ({"epochs_done": 1}, [])
+        assert load_latest(tmp_path) == Found({"epochs_done": 1})
 
 
 def test_the_clock_counts_work_within_work_once(monkeypatch) -> None:
@@ -272,7 +274,7 @@ def test_the_clock_counts_work_within_work_once(monkeypatch) -> None:
 def test_a_stage_may_have_visible_batches_of_its_own() -> None:
     recipe = TOY_RECIPE.model_copy(update={"visible_clusters": 2, "infrared_clusters": 2})
     stage = recipe.stages[0].model_copy(update={"visible_clusters": 3})
-    stream = DrawStream(SOURCE, LABELS, draw=LABELS.draws[0], recipe=recipe, stage=stage, seed=0, epoch=0, iterations=1)
+    stream = DrawStream(SOURCE, LABELS, draw=LABELS.draws[0], recipe=recipe, stage=stage, seed=0, epoch=0)
     batch, _ = stream.next()
     counts = [len(batch.labels["joint"][batch.modality == kind].unique()) for kind in (0, 1)]
     assert counts == [3, 2]

@@ -122,6 +122,8 @@ class IndexClusterer(Counting, Clusterer):
 class MeanMemory(Counting, Memory):
     """Mean of each cluster; an update moves prototypes to the last query."""
 
+    changing = ("banks",)
+
     def build(self, epoch, labels):
         self.reach(self.options, "build", epoch.index)
         self.epoch, features = epoch.index, epoch.features()
@@ -252,8 +254,8 @@ class Silent:
         self.rows: list[dict[str, Any]] = []
         self.worked: set[str] = set()
 
-    def started(self, plan, dataset, folder, *, resumed_at):
-        self.resumed_at = resumed_at
+    def started(self, plan, dataset, folder, *, resumed_at, iterations):
+        self.resumed_at, self.iterations = resumed_at, iterations
 
     def progress(self, what, done, total):
         return None
