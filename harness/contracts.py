@@ -430,7 +430,7 @@ class Bank:
 
     ``modality [M]`` and ``kind [M]`` (:class:`BankKind`) may be given. One centroid per cluster is the case M = K with
     ``cluster = 0..K-1``. ``similarity``, if given, replaces the plain product (a memory that reproduces released code
-    whose backward pass changes the bank gives one).
+    whose backward pass changes the bank gives one). ``unit = False``: rows of other lengths, as some papers have them.
     """
 
     vectors: Tensor
@@ -438,11 +438,14 @@ class Bank:
     modality: Tensor | None = None
     kind: Tensor | None = None
     similarity: Callable[[Tensor, Tensor], Tensor] | None = None
+    unit: bool = True
 
     @staticmethod
-    def of_centroids(vectors: Tensor, *, similarity: Callable[[Tensor, Tensor], Tensor] | None = None) -> Bank:
+    def of_centroids(
+        vectors: Tensor, *, similarity: Callable[[Tensor, Tensor], Tensor] | None = None, unit: bool = True
+    ) -> Bank:
         """One row per cluster, in the order of cluster ids."""
-        return Bank(vectors, torch.arange(len(vectors), device=vectors.device), similarity=similarity)
+        return Bank(vectors, torch.arange(len(vectors), device=vectors.device), similarity=similarity, unit=unit)
 
     @property
     def num_clusters(self) -> int:

@@ -46,3 +46,9 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise SettingsError(f"The device {name!r} is not available here; torch sees {torch.cuda.device_count()} GPUs.")
     return device
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host refused memory. The host's allocator says it in the text of a RuntimeError only."""
+    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return refused or isinstance(error, (MemoryError, torch.OutOfMemoryError))

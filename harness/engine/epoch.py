@@ -89,4 +89,6 @@ class Epoch(EpochContext):
         return self.search(features_ND, k)
 
     def note(self, text: str) -> None:
-        self.notes.append(f"{self.part}: {text}")
+        note = f"{self.part}: {text}"
+        if note not in self.notes:
+            self.notes.append(note)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from harness.contracts import Batch, Clusterer, Embeddings, LabelRefiner, Loss, Memory, Part
+from harness.engine.compute import is_out_of_memory
 from harness.engine.epoch import Epoch
+from harness.engine.seam import check_terms
 from harness.errors import ContractError, HarnessError, TrainingError
 from harness.plugins import Chosen
 
@@ -55,22 +57,21 @@ def objective(
     total: Tensor | None = None
     values: dict[str, Tensor] = {}
     for working in losses:
-        with blame(working):
-            terms = working.part.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name))
-            if not isinstance(terms, Mapping):
-                raise ContractError(f"terms must be a mapping of names to scalars; got {type(terms).__name__}.")
+        with blame(working, "terms"):
+            terms = check_terms(working.part.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name)))
         for name, term in terms.items():
-            _check(term, name, working)
+            _require_finite(term, name, working)
             values[name] = term.detach()
             if term.requires_grad:
                 total = term if total is None else total + term
+            else:
+                epoch.bound_to(working.chosen.name).note(
+                    f"the term {name!r} carries no gradient, so it trains nothing."
+                )
     return total, values
 
 
-def _check(term: Tensor, name: str, working: Working[Any]) -> None:
-    if not isinstance(term, Tensor) or term.ndim != 0 or not term.is_floating_point():
-        got = f"shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
-        raise ContractError(f"The term {name!r} of the {working.label} must be a scalar float tensor; got {got}.")
+def _require_finite(term: Tensor, name: str, working: Working[Any]) -> None:
     if not bool(torch.isfinite(term)):
         raise TrainingError(
             f"The term {name!r} of the {working.label} became {float(term.detach())}. Training stopped; the last "
@@ -80,19 +81,20 @@ def _check(term: Tensor, name: str, working: Working[Any]) -> None:
 
 
 class blame:
-    """Names the part at fault in errors that arise inside the block. Harness errors keep their class."""
+    """Names the part at fault, and what it was asked, in errors that arise inside the block. Harness errors keep their
+    class."""
 
-    def __init__(self, working: Working[Any]) -> None:
-        self.working = working
+    def __init__(self, working: Working[Any], call: str) -> None:
+        self.label, self.call = working.label, call
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, ContractError):
-            raise ContractError(f"The {self.working.label} broke its contract: {error}") from error
+            raise ContractError(f"The {self.label} broke its contract in {self.call}: {error}") from error
         if isinstance(error, HarnessError) or not isinstance(error, Exception):
             return
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_out_of_memory(error):
             return
-        raise ContractError(f"The {self.working.label} failed: {type(error).__name__}: {error}") from error
+        raise ContractError(f"The {self.label} failed in {self.call}: {type(error).__name__}: {error}") from error

@@ -19,7 +19,7 @@ from harness.data.datasets import Dataset
 from harness.data.manifest import Manifest
 from harness.data.places import cache_root
 from harness.engine.checkpoint import load_latest, save_checkpoint, save_midway
-from harness.engine.compute import make_fabric
+from harness.engine.compute import is_out_of_memory, make_fabric
 from harness.engine.cost import Clock
 from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics
 from harness.engine.folder import RunFolder
@@ -31,7 +31,7 @@ from harness.engine.reference import oracle_links, supervised_labels
 from harness.engine.report import History, label_quality, make_record
 from harness.engine.stopping import Stopped, stoppable
 from harness.engine.train import EpochReport, Parts, Trainer
-from harness.errors import DataError, ProtocolError, RunError, RunStopped, WeightsError
+from harness.errors import DataError, ProtocolError, RunError, RunStopped, TrainingError, WeightsError
 from harness.evaluation import Figures, evaluate_all
 from harness.evaluation import Protocol as EvaluationProtocol
 from harness.files import replace_text, replacing
@@ -102,6 +102,20 @@ def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show)
             return _finish(run)
         except Stopped as stopped:
             raise RunStopped(stopped.number, _put_down(run)) from stopped
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _out_of_memory(run, error) from error
+
+
+def _out_of_memory(run: _Run | None, error: Exception) -> TrainingError:
+    device = run.fabric.device if run else "this machine"
+    done = f"{len(run.history.rows)} of {run.plan.recipe.epochs} epochs are kept" if run else "Nothing was begun"
+    return TrainingError(
+        f"The memory of {device} ran out ({(str(error) or type(error).__name__).splitlines()[0]}). {done}. "
+        "Smaller batches need less (--set recipe.instances=..., --set recipe.visible_clusters=..., --set "
+        "features.batch=...): that is another run (--force); more free memory goes on with this one (--resume)."
+    )
 
 
 def _put_down(run: _Run | None) -> str:

@@ -31,10 +31,11 @@ from harness.engine.input import DrawStream, ImageSource
 from harness.engine.midway import put_back, random_states, seed_all, set_random_states, snapshot
 from harness.engine.objective import Working, blame, objective
 from harness.engine.randomness import derive_seed
+from harness.engine.seam import check_embeddings, check_features, check_memory, check_state, checked_labels
 from harness.engine.search import NeighbourSearch
 from harness.engine.stopping import Stop
 from harness.engine.teacher import TeacherPass, make_teacher, update_teacher
-from harness.errors import ContractError, TrainingError
+from harness.errors import TrainingError
 from harness.recipe import Recipe, Stage
 from harness.settings import ClusteringSettings, FeatureSettings
 
@@ -162,14 +163,14 @@ class Trainer:
         if not streams:
             return self._skip(report)
         self.epochs_without_clusters = 0
-        with self.clock("memory"), blame(self.parts.memory):
+        with self.clock("memory"), blame(self.parts.memory, "build"):
             self._memory.build(context.bound_to(self.parts.memory.chosen.name), labels)
+            check_memory(self._memory, labels, self.embedding_dims)
         for working in self.parts.losses:
-            with self.clock("memory"), blame(working):
+            with self.clock("memory"), blame(working, "begin"):
                 working.part.begin(context.bound_to(working.chosen.name), labels, self._memory)
         context.store.close()
-        for note in context.notes:
-            self.on_note(note)
+        self._tell(context)
         going = Going(streams, self.fabric.device)
         if midway is not None:
             self._go_on(going, midway)
@@ -180,11 +181,18 @@ class Trainer:
                 going.add(self._iteration(streams, context))
             self.on_step(going.done, stage.iterations)
             self.stop.now()
+        self._tell(context)
         self._require_finite_weights(index)
+        with blame(self.parts.memory, "update"):
+            check_memory(self._memory, labels, self.embedding_dims)
         report.losses = going.losses
         if not report.losses:
             report.silent = "no loss had a term: the encoder was not trained"
         return report
+
+    def _tell(self, context: Epoch) -> None:
+        for note in context.notes:
+            self.on_note(note)
 
     def _require_finite_weights(self, index: int) -> None:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters()):
@@ -225,12 +233,12 @@ class Trainer:
     def _labels(self, context: Epoch) -> PseudoLabels:
         if self.override_labels is not None:
             return self.override_labels(context)
-        with self.clock("clustering"), blame(self.parts.clusterer):
+        with self.clock("clustering"), blame(self.parts.clusterer, "cluster"):
             clusterer = self.parts.clusterer
-            labels = _checked(clusterer.part.cluster(context.bound_to(clusterer.chosen.name)))
+            labels = checked_labels(clusterer.part.cluster(context.bound_to(clusterer.chosen.name)), self.train)
         for refiner in self.parts.refiners:
-            with self.clock("refinement"), blame(refiner):
-                labels = _checked(refiner.part.refine(context.bound_to(refiner.chosen.name), labels))
+            with self.clock("refinement"), blame(refiner, "refine"):
+                labels = checked_labels(refiner.part.refine(context.bound_to(refiner.chosen.name), labels), self.train)
         return self.after_labels(labels) if self.after_labels and context.cross else labels
 
     def _streams(self, labels: PseudoLabels, index: int, *, stage: Stage) -> list[DrawStream]:
@@ -271,7 +279,9 @@ class Trainer:
             with self.clock("training", images=len(batch)):
                 if self.teacher is not None:
                     taught.append(TeacherPass(self.teacher, images, batch.modality))
-                embeddings = Embeddings(self.encoder(images, batch.modality), teacher=taught[-1] if taught else None)
+                found = self.encoder(images, batch.modality)
+                check_embeddings(found, self.embedding_dims, rows=len(batch))
+                embeddings = Embeddings(found, teacher=taught[-1] if taught else None)
                 loss, terms = objective(self.parts.losses, batch, embeddings, self._memory, context)
                 for name, value in terms.items():
                     values[name] = values[name] + value if name in values else value
@@ -305,10 +315,10 @@ class Trainer:
         with torch.no_grad(), self.clock("memory"):
             for batch, embeddings in taken:
                 detached = embeddings.detach()
-                with blame(self.parts.memory):
+                with blame(self.parts.memory, "update"):
                     self._memory.update(batch, detached)
                 for working in self.parts.losses:
-                    with blame(working):
+                    with blame(working, "update"):
                         working.part.update(batch, detached)
 
     def _new_optimiser(self) -> Optimizer:
@@ -350,14 +360,14 @@ class Trainer:
         self._require_finite_weights(index)
         parts = {}
         for working in self.parts:
-            with blame(working):
+            with blame(working, "changing"):
                 parts[working.chosen.name] = snapshot(working.part)
         return {**self._training_state(), "parts": parts, "random": random_states(), "going": self.going.state()}
 
     def _go_on(self, going: Going, midway: Mapping[str, Any]) -> None:
         self._restore_training(midway)
         for working in self.parts:
-            with blame(working), torch.no_grad():
+            with blame(working, "changing"), torch.no_grad():
                 put_back(working.part, midway["parts"][working.chosen.name])
         going.restore(midway["going"])
         set_random_states(midway["random"])
@@ -371,9 +381,14 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on: everything else is a function of the seed and the epoch's number."""
+        parts = {}
+        for working in self.parts:
+            with blame(working, "state_dict"):
+                parts[working.chosen.name] = state = working.part.state_dict()
+                check_state(state)
         return {
             **self._training_state(),
-            "parts": {working.chosen.name: working.part.state_dict() for working in self.parts},
+            "parts": parts,
             "epochs_without_clusters": self.epochs_without_clusters,
         }
 
@@ -385,7 +400,8 @@ class Trainer:
         """Go on from :meth:`state`."""
         self._restore_training(state)
         for working in self.parts:
-            working.part.load_state_dict(state["parts"].get(working.chosen.name, {}))
+            with blame(working, "load_state_dict"):
+                working.part.load_state_dict(state["parts"].get(working.chosen.name, {}))
         self.epochs_without_clusters = state["epochs_without_clusters"]
 
     def _restore_training(self, state: Mapping[str, Any]) -> None:
@@ -427,6 +443,7 @@ def make_extract(
                 view=view,
                 rows=rows,
             )
+        check_features(found, encoder=encoder, view=view)
         if view == "plain":
             plain[encoder] = found
             return found
@@ -449,9 +466,3 @@ def learning_rate(recipe: Recipe, index: int, iteration: int) -> float:
         steps = sum(s.epochs * s.iterations for s in recipe.stages)
         rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
     return rate * min(1.0, (step + 1) / recipe.warm_up_steps) if recipe.warm_up_steps else rate
-
-
-def _checked(labels: object) -> PseudoLabels:
-    if not isinstance(labels, PseudoLabels):
-        raise ContractError(f"expected harness.PseudoLabels; got {type(labels).__name__}.")
-    return labels

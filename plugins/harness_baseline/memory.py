@@ -34,6 +34,8 @@ class PrototypeMemory(Memory):
     """
 
     changing: ClassVar[tuple[str, ...] | None] = ("_banks",)
+    unit_rows = True
+    """Whether rows have length 1."""
 
     def __init__(self, options: Options, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -73,7 +75,7 @@ class PrototypeMemory(Memory):
         return self._names
 
     def bank(self, name: str, *, embedding: str = "main") -> Bank:
-        return Bank.of_centroids(self.vectors(name, embedding))
+        return Bank.of_centroids(self.vectors(name, embedding), unit=self.unit_rows)
 
     def vectors(self, name: str, embedding: str = "main") -> Tensor:
         """The rows [K, D] of one bank. Raises ContractError if there is no such bank."""
@@ -109,6 +111,7 @@ class ClusterMemory(PrototypeMemory):
         mode = self.options.mode
         self._hard = mode == "hard" or (mode == "mean-then-hard" and epoch.cross)
         self._directions = cross_directions(epoch, self.options.cross_update)
+        self.unit_rows = not (self.options.association == "cma" and epoch.cross)
 
     def updated(self, vectors_KD: Tensor, queries_BD: Tensor, labels_B: Tensor) -> Tensor:
         rule = hard_update if self._hard else momentum_update
@@ -126,9 +129,10 @@ class ClusterMemory(PrototypeMemory):
     def bank(self, name: str, *, embedding: str = "main") -> Bank:
         vectors = self.vectors(name, embedding)
         if self.options.memory_grad == "clean":
-            return Bank.of_centroids(vectors)
+            return Bank.of_centroids(vectors, unit=self.unit_rows)
         # The copy keeps losses that use the vectors themselves clear of changes made inside the backward pass.
-        return Bank.of_centroids(vectors.clone(), similarity=ReleasedSimilarity(vectors, update=self.updated))
+        released = ReleasedSimilarity(vectors, update=self.updated)
+        return Bank.of_centroids(vectors.clone(), similarity=released, unit=self.unit_rows)
 
     def update(self, batch: Batch, embeddings: Embeddings) -> None:
         if self.options.memory_grad == "clean":

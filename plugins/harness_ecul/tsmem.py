@@ -33,6 +33,7 @@ class TwoStepMemory(InstanceMemory):
         self.step = step_of(epoch, self.options.switch)
         self._seed = int(epoch.rng.integers(2**62))
         self._generator = torch.Generator().manual_seed(self._seed)
+        self.unit_rows = self.options.instance_selection != "cma" or self.options.cma_renorm
 
     def prototypes(self, features_ND: Tensor, partition: Partition) -> Tensor:
         init = self.options.step1_init if self.step == 1 else self.options.step2_init

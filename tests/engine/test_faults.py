@@ -24,14 +24,14 @@ def loss(**options):
 @pytest.mark.parametrize(
     ("fault", "complaint"),
     [
-        ("list", "broke its contract: expected harness.PseudoLabels; got list"),
-        ("raises", "failed: ValueError: nothing fits"),
-        ("int32", "broke its contract: labels must be .*torch.int32"),
-        ("short", "broke its contract: .*training set has 128"),
-        ("gap", "broke its contract: .*consecutive"),
-        ("draw", "broke its contract: .*'nowhere'"),
-        ("teacher", "broke its contract: there is no encoder 'teacher'"),
-        ("view", "broke its contract: there is no view 'sepia'"),
+        ("list", "broke its contract in cluster: expected harness.PseudoLabels; got list"),
+        ("raises", "failed in cluster: ValueError: nothing fits"),
+        ("int32", "broke its contract in cluster: labels must be .*torch.int32"),
+        ("short", "broke its contract in cluster: .*training set has 128"),
+        ("gap", "broke its contract in cluster: .*consecutive"),
+        ("draw", "broke its contract in cluster: .*'nowhere'"),
+        ("teacher", "broke its contract in cluster: there is no encoder 'teacher'"),
+        ("view", "broke its contract in cluster: there is no view 'sepia'"),
     ],
 )
 def test_a_clusterer_that_breaks_its_contract_is_named(run, fault: str, complaint: str) -> None:
@@ -42,11 +42,17 @@ def test_a_clusterer_that_breaks_its_contract_is_named(run, fault: str, complain
 @pytest.mark.parametrize(
     ("fault", "complaint"),
     [
-        ("vector", r"The term 'spoilt' of the loss 'plain' of plugin 'baseline' must be a scalar.*shape \(16,\)"),
-        ("float", "The term 'spoilt' of the loss 'plain' of plugin 'baseline' must be a scalar.*float"),
-        ("list", "loss 'plain' of plugin 'baseline' broke its contract: terms must be a mapping.*list"),
-        ("raises", "loss 'plain' of plugin 'baseline' failed: IndexError: past the end"),
-        ("late features", "loss 'plain' of plugin 'baseline' broke its contract: .*after the epoch's training"),
+        (
+            "vector",
+            r"loss 'plain' of plugin 'baseline' broke.* in terms: the term 'spoilt' must be a scalar.*shape \[16\]",
+        ),
+        ("float", "loss 'plain' of plugin 'baseline' broke .* in terms: the term 'spoilt' must be a scalar.*got float"),
+        ("list", "loss 'plain' of plugin 'baseline' broke its contract in terms: terms must be a mapping.*list"),
+        ("raises", "loss 'plain' of plugin 'baseline' failed in terms: IndexError: past the end"),
+        (
+            "late features",
+            "loss 'plain' of plugin 'baseline' broke its contract in terms: .*after the epoch's training",
+        ),
     ],
 )
 def test_a_loss_that_breaks_its_contract_is_named(run, fault: str, complaint: str) -> None:
