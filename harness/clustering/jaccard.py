@@ -5,10 +5,15 @@ have a distance below 1; only those are ever formed. Source: Zhong et al., "Re-r
 re-identification with k-reciprocal encoding" (CVPR 2017), in the form that unsupervised re-identification
 uses (baseline.md 4.1).
 
+Everything after the search is three steps, which compiled kernels do for features on the CPU and tensor operations for
+features elsewhere: encoding, expansion (by averages that the host makes) and distance.
+
 Shape letters: N images, D feature size, K length of a rank list.
 """
 
 from __future__ import annotations
+
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,21 +21,21 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from harness.clustering import jaccard_kernels as kernels
+from harness.clustering import jaccard_compiled, jaccard_torch
 from harness.clustering.checks import checked_features
 from harness.clustering.coarse import numbers
+from harness.clustering.compressed import CompressedRows
 from harness.clustering.expansion import Expansion, plain
-from harness.clustering.memory import clustering_bytes, overlap_bytes, require_memory
+from harness.clustering.memory import clustering_bytes, require_memory
 from harness.clustering.neighbours import Backend, nearest_neighbours
-from harness.clustering.threads import over_rows, part_of
+from harness.clustering.threads import part_of
 from harness.errors import ContractError, HarnessError, SettingsError
 from harness.progress import Progress, progress_of
 
 _PASSES = 4
 """Passes over the rows, as progress counts them: neighbours, encoding, averages, distances."""
 
-_GATHERED_ELEMENTS = 1 << 22
-"""Coordinates gathered at once for inner products on an accelerator."""
+Steps = Literal["auto", "compiled", "torch"]
 
 
 def k_reciprocal_jaccard(
@@ -40,6 +45,7 @@ def k_reciprocal_jaccard(
     k2: int = 6,
     expansion: Expansion = plain,
     backend: Backend = "auto",
+    steps: Steps = "auto",
     max_distance: float | None = None,
     ranking_NK: Tensor | None = None,
     progress: Progress | None = None,
@@ -54,28 +60,35 @@ def k_reciprocal_jaccard(
     k1, for an expansion that looks farther. ``progress`` (default: whoever listens, see ``harness.progress``) is told
     the rows done in four passes, of 4N.
 
+    ``steps``: what follows the search, by "compiled" kernels (features on the CPU) or by "torch" operations (any
+    device); "auto": compiled for features on the CPU, else torch.
+
     Returns a symmetric CSR matrix [N, N], float32 (float64 for float64 features): distances in [0, 1). A pair
     that is not stored has distance 1 (or is beyond ``max_distance``); a stored zero is a distance of 0, the
-    diagonal among them. The same bits for any backend and number of threads.
+    diagonal among them. The same bits for any backend and number of threads; torch steps differ from compiled ones by
+    less than 1e-6 for features no longer than 1 (``jaccard_torch`` tells where).
 
     Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k1 or k2 below 1 or for more rows
     than fit in memory, ``ContractError`` for an expansion that does not average.
     """
     if k1 < 1 or k2 < 1:
         raise SettingsError(f"k1 = {k1} and k2 = {k2} were given for the Jaccard distance; both must be at least 1.")
+    chosen = _chosen(steps, features_ND.device)
     progress = progress or progress_of("clustering")
     features = checked_features(features_ND)
     total, size = features.shape
-    require_memory(clustering_bytes(total, size, k1=k1, k2=k2), "The Jaccard distance", features.shape)
+    if features.device.type == "cpu":
+        require_memory(clustering_bytes(total, size, k1=k1, k2=k2), "The Jaccard distance", features.shape)
     if ranking_NK is None:
         part = part_of(progress, 0, _PASSES)
         ranking_NK = nearest_neighbours(features, k1, backend=backend, progress=part)
-    ranking = numbers(ranking_NK.long())
-    encoding_NN = k_reciprocal_encoding(features, ranking[:, :k1], progress=part_of(progress, 1, _PASSES))
+    ranking_NK = ranking_NK.long().to(features.device)
+    encoding = _encoding(chosen, features, ranking_NK[:, :k1], progress=part_of(progress, 1, _PASSES))
     if k2 > 1:
-        averages_NN = _checked_averages(expansion(ranking, k2), total)
-        encoding_NN = expanded(encoding_NN, averages_NN, progress=part_of(progress, 2, _PASSES))
-    return jaccard_distance(encoding_NN, max_distance=max_distance, progress=part_of(progress, 3, _PASSES))
+        averages_NN = _checked_averages(expansion(numbers(ranking_NK), k2), total)
+        averages = CompressedRows.of(averages_NN, device=features.device)
+        encoding = chosen.expanded(encoding, averages, progress=part_of(progress, 2, _PASSES))
+    return chosen.distance(encoding, max_distance=max_distance, progress=part_of(progress, 3, _PASSES)).matrix()
 
 
 def k_reciprocal_encoding(
@@ -91,29 +104,15 @@ def k_reciprocal_encoding(
 
     Raises ``HarnessError`` for rank lists that do not belong to the features.
     """
-    total, k = ranking_NK.shape
-    if total != features_ND.shape[0] or (ranking_NK.size and not 0 <= ranking_NK.min() <= ranking_NK.max() < total):
-        raise HarnessError(
-            f"Rank lists {ranking_NK.shape} were given for {features_ND.shape[0]} features; one list of row indices "
-            "per feature was expected."
-        )
     features = checked_features(features_ND)
-    ranking = ranking_NK.astype(np.int32)
-    full, half = _mutual(ranking, k), _mutual(ranking, min(round(k / 2) + 1, k))
-    lengths, columns = _rows(over_rows(kernels.expanded_sets, total, *full, *half), np.int32)
-    starts = _starts(lengths)
-    logits = 2 * _inner_products(features, starts, columns, progress=progress) - 2
-    return csr_matrix((_softmax_of_rows(logits, starts), columns, starts), shape=(total, total))
+    ranking = torch.tensor(np.asarray(ranking_NK, dtype=np.int64), device=features.device)
+    return _encoding(_chosen("auto", features.device), features, ranking, progress=progress).matrix()
 
 
 def expanded(encoding_NN: csr_matrix, averages_NN: csr_matrix, *, progress: Progress | None = None) -> csr_matrix:
     """The encoding with every row replaced by the average that its row of ``averages_NN`` describes."""
-    total, dtype = encoding_NN.shape[0], encoding_NN.dtype
-    averages = (averages_NN.indptr, averages_NN.indices, averages_NN.data.astype(dtype))
-    encoding = (encoding_NN.indptr, encoding_NN.indices, encoding_NN.data)
-    found = over_rows(kernels.averaged_rows, total, *averages, *encoding, progress=progress)
-    lengths, columns, values = _rows(found, np.int32, dtype)
-    return csr_matrix((values, columns, _starts(lengths)), shape=(total, encoding_NN.shape[1]))
+    encoding, averages = CompressedRows.of(encoding_NN), CompressedRows.of(averages_NN)
+    return jaccard_compiled.expanded(encoding, averages, progress=progress).matrix()
 
 
 def jaccard_distance(
@@ -124,80 +123,53 @@ def jaccard_distance(
     ``encoding_NN`` CSR [N, L], non-negative, without duplicates. Returns CSR [N, N] as
     ``k_reciprocal_jaccard`` does.
     """
-    total, dtype = encoding_NN.shape[0], encoding_NN.dtype
-    require_memory(overlap_bytes(total, encoding_NN.nnz), "The overlap", encoding_NN.shape)
-    by_row = encoding_NN if encoding_NN.has_sorted_indices else encoding_NN.sorted_indices()
-    by_column = by_row.tocsc()
-    # Compared in the precision of the distances, as the radius of DBSCAN is.
-    limit = dtype.type(np.inf if max_distance is None else max_distance)
-    encoding = (by_row.indptr, by_row.indices, by_row.data, by_column.indptr, by_column.indices, by_column.data)
-    found = over_rows(kernels.later_pairs, total, *encoding, limit, progress=progress)
-    del by_column, encoding
-    lengths, pairs, distances = _rows(found, np.int32, dtype)
-    pair_starts = _starts(lengths)
-    starts = kernels.symmetric_starts(pair_starts, pairs)
-    columns, values = np.empty(starts[-1], dtype=np.int32), np.empty(starts[-1], dtype=dtype)
-    kernels.fill_symmetric(pair_starts, pairs, distances, starts, columns, values)
-    return csr_matrix((values, columns, starts), shape=(total, total))
+    encoding = CompressedRows.of(encoding_NN if encoding_NN.has_sorted_indices else encoding_NN.sorted_indices())
+    return jaccard_compiled.distance(encoding, max_distance=max_distance, progress=progress).matrix()
 
 
-def _mutual(ranking_NK: NDArray[np.int32], width: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Of each row the rows [N, width] that are in each other's first ``width`` entries, and their number [N]."""
-    total = ranking_NK.shape[0]
-    members, counts = np.empty((total, width), dtype=np.int32), np.empty(total, dtype=np.int32)
-    over_rows(kernels.mutual_lists, total, ranking_NK, width, members, counts)
-    return members, counts
+class _Steps(Protocol):
+    """What the two modules offer, on rows of their own device; the public functions of the same names tell the rest."""
+
+    def encoding(
+        self, features_ND: Tensor, ranking_NK: Tensor, *, half: int, progress: Progress | None = None
+    ) -> CompressedRows:
+        """``half``: entries of the shorter rank lists, by which a set is expanded."""
+        ...
+
+    def expanded(
+        self, encoding: CompressedRows, averages: CompressedRows, *, progress: Progress | None = None
+    ) -> CompressedRows: ...
+
+    def distance(
+        self, encoding: CompressedRows, *, max_distance: float | None = None, progress: Progress | None = None
+    ) -> CompressedRows: ...
 
 
-def _rows(parts: list[tuple[NDArray[np.generic], ...]], *dtypes: type | np.dtype) -> list[NDArray]:
-    """Row lengths and entries of all parts, each joined; ``parts`` is emptied, so that only one copy is held."""
-    empty = [np.zeros(0, dtype=dtype) for dtype in (np.int64, *dtypes)]
-    columns = [list(column) for column in zip(*parts, strict=True)] or [[] for _ in empty]
-    parts.clear()
-    joined = []
-    for column, nothing in zip(columns, empty, strict=True):
-        joined.append(np.concatenate(column) if column else nothing)
-        column.clear()
-    return joined
+def _chosen(steps: Steps, device: torch.device) -> _Steps:
+    if steps not in ("auto", "compiled", "torch"):
+        raise SettingsError(f"Steps {steps!r} were asked for in the Jaccard distance; known: auto, compiled, torch.")
+    if steps == "compiled" and device.type != "cpu":
+        raise SettingsError(f'Steps "compiled" were asked for with features on {device}; use "torch" there.')
+    compiled = steps == "compiled" or (steps == "auto" and device.type == "cpu")
+    return jaccard_compiled if compiled else jaccard_torch
 
 
-def _starts(lengths_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The row pointer of rows of these lengths."""
-    return np.concatenate([[0], np.cumsum(lengths_N)])
+def _encoding(
+    steps: _Steps, features: Tensor, ranking_NK: Tensor, *, progress: Progress | None = None
+) -> CompressedRows:
+    """The encoding by rank lists [N, k], which are checked."""
+    total, k = ranking_NK.shape
+    if total != features.shape[0] or (ranking_NK.numel() and not _within(ranking_NK, total)):
+        raise HarnessError(
+            f"Rank lists {tuple(ranking_NK.shape)} were given for {features.shape[0]} features; one list of row "
+            "indices per feature was expected."
+        )
+    return steps.encoding(features, ranking_NK, half=min(round(k / 2) + 1, k), progress=progress)
 
 
-def _inner_products(
-    features_ND: Tensor, starts: NDArray[np.int64], columns: NDArray[np.int32], *, progress: Progress | None
-) -> NDArray[np.floating]:
-    """<f_i, f_j> for every entry (i, j) of compressed rows."""
-    total = features_ND.shape[0]
-    if features_ND.device.type == "cpu":
-        features = numbers(features_ND)
-        products = np.empty(columns.size, dtype=features.dtype)
-        over_rows(kernels.inner_products, total, features, starts, columns, products, progress=progress)
-        return products
-    rows_P = torch.repeat_interleave(torch.from_numpy(np.diff(starts)).to(features_ND.device))
-    found = _gathered_products(features_ND, rows_P, torch.from_numpy(columns).to(rows_P))
-    if progress is not None:
-        progress(total, total)
-    return numbers(found)
-
-
-def _gathered_products(features_ND: Tensor, rows_P: Tensor, columns_P: Tensor) -> Tensor:
-    """<f_i, f_j> of P pairs of rows, with operations that every device has."""
-    at_once = max(1, _GATHERED_ELEMENTS // max(1, features_ND.shape[1]))
-    pairs = zip(rows_P.split(at_once), columns_P.split(at_once), strict=True)
-    return torch.cat([features_ND[left].mul_(features_ND[right]).sum(dim=1) for left, right in pairs])
-
-
-def _softmax_of_rows(logits: NDArray[np.floating], starts: NDArray[np.integer]) -> NDArray[np.floating]:
-    """Softmax within each CSR row of ``logits``; ``starts`` is the row pointer."""
-    lengths = np.diff(starts)
-    filled = lengths > 0
-    lengths, first = lengths[filled], starts[:-1][filled]
-    weights = np.exp(logits - np.repeat(np.maximum.reduceat(logits, first), lengths))
-    sums = np.add.reduceat(weights, first, dtype=np.float64)
-    return (weights / np.repeat(sums, lengths)).astype(logits.dtype)
+def _within(ranking_NK: Tensor, total: int) -> bool:
+    least, most = torch.stack(ranking_NK.aminmax()).tolist()
+    return 0 <= least <= most < total
 
 
 def _checked_averages(averages_NN: csr_matrix, total: int) -> csr_matrix:

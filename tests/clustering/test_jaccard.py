@@ -200,7 +200,7 @@ def test_sparse_distances_equal_a_loop_over_the_definition(features, k1, k2, bal
 @pytest.mark.parametrize("threads", [1, 2])
 def test_neither_ranges_of_rows_nor_threads_change_a_bit(many_rows, monkeypatch, step, threads):
     reference = k_reciprocal_jaccard(many_rows, k1=10, k2=3)
-    monkeypatch.setattr("harness.clustering.jaccard.over_rows", functools.partial(over_rows, step=step))
+    monkeypatch.setattr("harness.clustering.jaccard_compiled.over_rows", functools.partial(over_rows, step=step))
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
