@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.clustering import jaccard_kernels as kernels
+from harness.clustering.chain import chain
 from harness.clustering.coarse import numbers
 from harness.clustering.compressed import CompressedRows
 from harness.clustering.memory import overlap_bytes, require_memory
@@ -26,7 +27,8 @@ def encoding(features_ND: Tensor, ranking_NK: Tensor, *, half: int, progress: Pr
     lengths, columns = _rows(over_rows(kernels.expanded_sets, total, *sets), np.int32)
     starts = _starts(lengths)
     products = np.empty(columns.size, dtype=features.dtype)
-    over_rows(kernels.inner_products, total, features, starts, columns, products, progress=progress)
+    chain_N = chain(starts[:-1], starts[1:], columns)
+    over_rows(kernels.inner_products, total, chain_N, features, starts, columns, products, progress=progress)
     return _compressed(starts, columns, _softmax_of_rows(2 * products - 2, starts), width=total)
 
 
@@ -50,14 +52,15 @@ def distance(
     by_column = by_row.tocsc()
     # Compared in the precision of the distances, as the radius of DBSCAN is.
     limit = dtype.type(np.inf if max_distance is None else max_distance)
-    arrays = (by_row.indptr, by_row.indices, by_row.data, by_column.indptr, by_column.indices, by_column.data)
+    chain_N = chain(by_row.indptr[:-1], by_row.indptr[1:], by_row.indices)
+    arrays = (chain_N, by_row.indptr, by_row.indices, by_row.data, by_column.indptr, by_column.indices, by_column.data)
     found = over_rows(kernels.later_pairs, total, *arrays, limit, progress=progress)
     del by_column, arrays
     lengths, pairs, distances = _rows(found, np.int32, dtype)
     pair_starts = _starts(lengths)
-    starts = kernels.symmetric_starts(pair_starts, pairs)
+    starts = kernels.symmetric_starts(chain_N, pair_starts, pairs)
     columns, values = np.empty(starts[-1], dtype=np.int32), np.empty(starts[-1], dtype=dtype)
-    kernels.fill_symmetric(pair_starts, pairs, distances, starts, columns, values)
+    kernels.fill_symmetric(chain_N, pair_starts, pairs, distances, starts, columns, values)
     return _compressed(starts, columns, values, width=total)
 
 

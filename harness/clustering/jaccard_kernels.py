@@ -85,9 +85,9 @@ def _inner_product(left_D, right_D):
 
 
 @njit(nogil=True, cache=True)
-def inner_products(first, last, features_ND, starts, columns, products):
-    """<f_i, f_j> for every entry j of row i, in the features' dtype."""
-    for row in range(first, last):
+def inner_products(first, last, chain_N, features_ND, starts, columns, products):
+    """<f_i, f_j> for every entry j of the rows i of a range of the chain, in the features' dtype."""
+    for row in chain_N[first:last]:
         for entry in range(starts[row], starts[row + 1]):
             products[entry] = _inner_product(features_ND[row], features_ND[columns[entry]])
 
@@ -124,8 +124,8 @@ def averaged_rows(first, last, weight_starts, weight_columns, weights, starts, c
 
 
 @njit(nogil=True, cache=True)
-def later_pairs(first, last, starts, columns, values, column_starts, rows, column_values, limit):
-    """Distances below 1, and no greater than ``limit``, from each row i to rows j > i.
+def later_pairs(first, last, chain_N, starts, columns, values, column_starts, rows, column_values, limit):
+    """Distances below 1, and no greater than ``limit``, from each row i of a range of the chain to rows j > i.
 
     ``starts``, ``columns``, ``values``: the encoding by rows; ``column_starts``, ``rows``, ``column_values``: by
     columns, rows ascending. The shared mass is summed over ascending columns in float64. Returns lengths, indices
@@ -137,7 +137,7 @@ def later_pairs(first, last, starts, columns, values, column_starts, rows, colum
     found = np.empty(64 * (last - first) + 64, dtype=np.int32)
     distances = np.empty(found.shape[0], dtype=values.dtype)
     end = 0
-    for row in range(first, last):
+    for step, row in enumerate(chain_N[first:last]):
         touched = 0
         for entry in range(starts[row], starts[row + 1]):
             column, value = columns[entry], values[entry]
@@ -166,32 +166,35 @@ def later_pairs(first, last, starts, columns, values, column_starts, rows, colum
             mass = shared_N[found[place]]
             distances[place] = max(1 - mass / (2 - mass), 0.0)
             shared_N[found[place]] = 0
-        lengths[row - first] = end - start
+        lengths[step] = end - start
     return lengths, found[:end].copy(), distances[:end].copy()
 
 
 @njit(nogil=True, cache=True)
-def symmetric_starts(pair_starts, pairs):
-    """Row pointer of the symmetric matrix with a diagonal whose part above the diagonal is given."""
-    total = pair_starts.shape[0] - 1
+def symmetric_starts(chain_N, pair_starts, pairs):
+    """Row pointer of the symmetric matrix with a diagonal; rows above the diagonal are given in the chain's order."""
+    total = chain_N.shape[0]
     starts = np.zeros(total + 1, dtype=np.int64)
-    for row in range(total):
-        starts[row + 1] += 1 + pair_starts[row + 1] - pair_starts[row]
-        for place in range(pair_starts[row], pair_starts[row + 1]):
+    for step in range(total):
+        starts[chain_N[step] + 1] += 1 + pair_starts[step + 1] - pair_starts[step]
+        for place in range(pair_starts[step], pair_starts[step + 1]):
             starts[pairs[place] + 1] += 1
     return np.cumsum(starts)
 
 
 @njit(nogil=True, cache=True)
-def fill_symmetric(pair_starts, pairs, distances, starts, columns, values):
+def fill_symmetric(chain_N, pair_starts, pairs, distances, starts, columns, values):
     """Writes the symmetric matrix, columns ascending, zeros on the diagonal."""
-    total = pair_starts.shape[0] - 1
+    total = chain_N.shape[0]
+    step_N = np.empty(total, dtype=np.int32)
+    step_N[chain_N] = np.arange(total, dtype=np.int32)
     free = starts[:-1].copy()
     for row in range(total):
+        step = step_N[row]
         columns[free[row]] = row
         values[free[row]] = 0
         free[row] += 1
-        for place in range(pair_starts[row], pair_starts[row + 1]):
+        for place in range(pair_starts[step], pair_starts[step + 1]):
             other = pairs[place]
             columns[free[row]], values[free[row]] = other, distances[place]
             columns[free[other]], values[free[other]] = row, distances[place]

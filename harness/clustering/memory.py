@@ -32,7 +32,7 @@ def clustering_bytes(rows: int, size: int, *, k1: int = 30, k2: int = 6) -> int:
 
 def search_bytes(rows: int, size: int, k: int) -> int:
     """Memory of the compiled neighbour search: rounded rows, candidate lists, rank lists, one block of products."""
-    return rows * (size + 8 * max(4 * k, 256) + 8 * k + 64) + 64 * (1 << 20)
+    return rows * (size + 8 * max(4 * k, 256) + 8 * k + 96) + 64 * (1 << 20)
 
 
 def overlap_bytes(rows: int, entries: int) -> int:

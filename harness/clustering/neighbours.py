@@ -13,6 +13,7 @@ import importlib
 import itertools
 import math
 import time
+from collections.abc import Iterator
 from functools import lru_cache
 from types import ModuleType
 from typing import Literal
@@ -21,10 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.clustering import neighbour_kernels as kernels
+from harness.clustering.chain import chain
 from harness.clustering.checks import checked_features
-from harness.clustering.coarse import CoarseRows, Grade, numbers, possible_grades, summation_error
+from harness.clustering.coarse import CoarseRows, Grade, main_directions, numbers, possible_grades, summation_error
 from harness.clustering.memory import require_memory, search_bytes
-from harness.clustering.neighbour_kernels import offer_to_columns, offer_to_rows, settle, settle_listed
 from harness.clustering.threads import over_rows
 from harness.errors import SettingsError
 from harness.progress import Progress
@@ -47,7 +49,10 @@ _CELLS = 1 << 20
 """Distances that are held at once while chosen rows are searched."""
 
 _TRIAL_ROWS, _TRIAL_COLUMNS = 64, 4096
-"""Rows on which a grade shows how many candidates its margin lets through, and rows they meet at once."""
+"""Rows on which a grade shows how many candidates its error lets through, and rows they meet at once."""
+
+_TIGHTENED = (0, 1, 3, 7)
+"""Thresholds are brought up to date when blocks so far apart have met; later on, whenever a list is full."""
 
 _FEWEST_PLACES, _MOST_PLACES = 64, 256
 """Places of a candidate list while the search runs (or 4k, if that is more)."""
@@ -73,7 +78,7 @@ def nearest_neighbours(
 
     ``backend``, all with the same result: "compiled" (CPU; every product serves both of its rows), "torch" (any
     device), "faiss" (features are copied to the CPU), or "auto": compiled for features on the CPU, else torch.
-    ``grade``: the precision of the first pass of compiled and torch, by default the fastest here whose margin leaves
+    ``grade``: the precision of the first pass of compiled and torch, by default the fastest here whose error leaves
     few candidates.
 
     Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k < 1, a missing backend, or a
@@ -102,7 +107,9 @@ def _by_compiled(
 ) -> Tensor:
     """Upper triangle of blocks; each block's products are offered to its rows and to its columns."""
     total = features.shape[0]
-    unit, squares = numbers(coarse.unit_N), numbers(coarse.squares_N)
+    coarse.reorder(_order_by_cells(coarse))
+    unit, squares, errors = numbers(coarse.unit_N), numbers(coarse.squares_N), numbers(coarse.errors_N)
+    lows = squares - errors
     lists = (
         np.empty((total, places), dtype=np.float32),
         np.empty((total, places), dtype=np.int32),
@@ -110,25 +117,52 @@ def _by_compiled(
         np.full(total, np.inf, dtype=np.float32),
         np.full(total, np.inf, dtype=np.float32),
     )
-    reach = numbers(2 * coarse.margin_N)
-    for row in range(0, total, block):
-        left = coarse.panel(row, min(row + block, total))
-        for column in range(row, total, block):
-            right = left if row == column else coarse.panel(column, min(column + block, total))
-            products = numbers(coarse.products(left, right))
-            around = (products, row, column, unit, squares, lists, reach, k)
-            over_rows(offer_to_rows, products.shape[0], *around)
-            if column > row:
-                over_rows(offer_to_columns, products.shape[1], *around)
+    starts = range(0, total, block)
+    for done, (row, column) in enumerate(_by_distance(starts), start=1):
+        left, right = (coarse.panel(start, min(start + block, total)) for start in (row, column))
+        products = numbers(coarse.products(left, right))
+        around = (products, row, column, unit, lows, lists, errors, k)
+        if row == column and products.shape[0] >= k:
+            over_rows(kernels.first_limits, products.shape[0], products, row, unit, lows, lists, errors, k)
+        over_rows(kernels.offer_to_rows, products.shape[0], *around)
+        if column > row:
+            over_rows(kernels.offer_to_columns, products.shape[1], *around)
+        if column == starts[-1] and (column - row) // block in _TIGHTENED:
+            over_rows(kernels.tighten, total, lists, errors, k)
         if progress is not None:
-            progress(min(row + block, total), total)
+            progress(total * done // (len(starts) * (len(starts) + 1) // 2), total)
     nearest = np.empty((total, k), dtype=np.int64)
     crowded = np.zeros(total, dtype=np.bool_)
-    over_rows(settle, total, numbers(features), lists, squares, reach, coarse.scale**2, nearest, crowded)
+    starts_N = places * np.arange(total)
+    chain_N, order_N = chain(starts_N, starts_N + lists[2], lists[1].ravel()), numbers(coarse.order_N)
+    bounds = (squares, errors, coarse.scale)
+    over_rows(kernels.settle, total, chain_N, numbers(features), order_N, lists, *bounds, nearest, crowded)
     found = torch.from_numpy(nearest)
     crowded_B = torch.from_numpy(np.flatnonzero(crowded))
     found[crowded_B] = neighbours_of(features, crowded_B, k)
     return found
+
+
+def _by_distance(starts: range) -> Iterator[tuple[int, int]]:
+    """Every pair of blocks once: a block with itself at first, then with the next one, and so on."""
+    for apart in range(len(starts)):
+        yield from zip(starts, starts[apart:], strict=False)
+
+
+def _order_by_cells(coarse: CoarseRows) -> Tensor:
+    """All rows [N], those nearest to the same one of √N pivots together.
+
+    Most near rows are then met first, within a row's own block, and few others are taken into its list.
+    """
+    total = coarse.order_N.numel()
+    pivots_C = torch.linspace(0, total - 1, math.isqrt(total)).long()
+    pivots_CP = torch.cat([coarse.panel(pivot, pivot + 1) for pivot in pivots_C.tolist()])
+    cells = []
+    for start in range(0, total, _TRIAL_COLUMNS):
+        own = slice(start, min(start + _TRIAL_COLUMNS, total))
+        products_BC = coarse.products(coarse.panel(own.start, own.stop), pivots_CP)
+        cells.append(coarse.lowest(products_BC, own, pivots_C).argmin(dim=1))
+    return torch.cat(cells).argsort(stable=True)
 
 
 def _by_torch(
@@ -138,14 +172,14 @@ def _by_torch(
     found = torch.empty(total, k, dtype=torch.int64, device=features.device)
     everything, crowded = coarse.panel(0, total), []
     for start in range(0, total, block):
-        rows_B = torch.arange(start, min(start + block, total), device=features.device)
-        factors_B1 = -2 * coarse.unit_N[rows_B, None]
-        values_BN = coarse.products(everything[rows_B[0] : rows_B[-1] + 1], everything).float()
-        values_BN = values_BN.mul_(factors_B1).mul_(coarse.unit_N).add_(coarse.squares_N)
+        own = slice(start, min(start + block, total))
+        rows_B = torch.arange(own.start, own.stop, device=features.device)
+        values_BN = coarse.lowest(coarse.products(everything[own], everything), own, slice(None))
         values_BC, candidates_BC = values_BN.topk(count, dim=1, largest=False, sorted=True)
         found[rows_B] = settled(features, rows_B, candidates_BC, k)
         if count < total:
-            limit_B = values_BC[:, k - 1] + 2 * coarse.margin_N[rows_B]
+            highest_BK = values_BC[:, :k] + 2 * coarse.errors_N[candidates_BC[:, :k]]
+            limit_B = highest_BK.amax(dim=1) + 2 * coarse.errors_N[own]
             crowded.append(rows_B[values_BC[:, -1] <= limit_B])
         if progress is not None:
             progress(min(start + block, total), total)
@@ -248,7 +282,7 @@ def settled(features_ND: Tensor, rows_B: Tensor, candidates_BC: Tensor, k: int) 
     if features_ND.device.type != "cpu":
         return _settled_by_torch(features_ND, rows_B, candidates_BC, k)
     nearest = np.empty((rows_B.numel(), k), dtype=np.int64)
-    over_rows(settle_listed, rows_B.numel(), *map(numbers, (features_ND, rows_B, candidates_BC)), nearest)
+    over_rows(kernels.settle_listed, rows_B.numel(), *map(numbers, (features_ND, rows_B, candidates_BC)), nearest)
     return torch.from_numpy(nearest)
 
 
@@ -264,15 +298,17 @@ def _settled_by_torch(features_ND: Tensor, rows_B: Tensor, candidates_BC: Tensor
 
 
 def _coarse_rows(features: Tensor, k: int, grade: Grade | None) -> tuple[CoarseRows, int]:
-    """The rows in the grade asked for, or in the fastest one whose margin is narrow enough, and places for candidates.
+    """The rows in the grade asked for, or in the fastest one that is precise enough, and places for candidates.
 
     A candidate list has at least 4k places, and twice as many as 19 of 20 rows need in the end.
     """
     possible = possible_grades(features)
     if grade is not None and grade not in possible:
         raise SettingsError(f"Grade {grade!r} was asked for; exact here: {', '.join(possible)}.")
-    for name in (grade,) if grade is not None else _fastest_first(features.device, possible):
-        coarse = CoarseRows(features, name)
+    directions = main_directions(features)
+    grades = (grade,) if grade is not None else _fastest_first(features.device, possible)
+    for name, chosen in itertools.product(grades, (None,) if directions is None else (directions, None)):
+        coarse = CoarseRows(features, name, chosen)
         needed = 2 * _candidates(coarse, features.shape[0], k)
         if needed <= max(_MOST_PLACES, 4 * k):
             break
@@ -280,15 +316,15 @@ def _coarse_rows(features: Tensor, k: int, grade: Grade | None) -> tuple[CoarseR
 
 
 def _candidates(coarse: CoarseRows, total: int, k: int) -> int:
-    """How many rows may be among the k nearest of a row, as far as the margin tells: enough for 19 of 20 rows tried."""
+    """How many rows may be among the k nearest of a row, as far as the errors tell: enough for 19 of 20 rows tried."""
     first = (total - min(total, _TRIAL_ROWS)) // 2
     rows = slice(first, first + _TRIAL_ROWS)
     left_BD = coarse.panel(first, min(first + _TRIAL_ROWS, total))
     edges = [*range(0, total, _TRIAL_COLUMNS), total]
     panels = (coarse.panel(start, end) for start, end in itertools.pairwise(edges))
     products_BN = torch.cat([coarse.products(left_BD, panel_JD) for panel_JD in panels], dim=1)
-    values_BN = -2 * coarse.unit_N[rows, None] * products_BN * coarse.unit_N + coarse.squares_N
-    limit_B = values_BN.kthvalue(k, dim=1).values + 2 * coarse.margin_N[rows]
+    values_BN = coarse.lowest(products_BN, rows, slice(None))
+    limit_B = (values_BN + 2 * coarse.errors_N).kthvalue(k, dim=1).values + 2 * coarse.errors_N[rows]
     counts_B = (values_BN <= limit_B[:, None]).sum(dim=1)
     return int(counts_B.sort().values[math.ceil(0.95 * counts_B.numel()) - 1])
 

@@ -1,11 +1,13 @@
 import sys
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from harness.clustering.chain import chain
 from harness.clustering.neighbours import nearest_neighbours
 from harness.errors import HarnessError, SettingsError, TrainingError
 from tests.clustering import oracle
@@ -133,6 +135,27 @@ def test_without_faiss_auto_uses_torch_and_an_explicit_faiss_is_an_error(ten_row
     assert nearest_neighbours(ten_rows, 2).shape == (10, 2)
     with pytest.raises(SettingsError, match='backend "auto"'):
         nearest_neighbours(ten_rows, 2, backend="faiss")
+
+
+def test_a_chain_holds_every_row_once_and_follows_the_lists():
+    lists_NK = np.array([[0, 3], [1, 0], [2, 2], [3, 1]])
+    starts_N = 2 * np.arange(4)
+    assert chain(starts_N, starts_N + 2, lists_NK.ravel()).tolist() == [0, 3, 1, 2]
+    random_NK = np.random.default_rng(0).integers(0, 300, (300, 4))
+    starts_N = 4 * np.arange(300)
+    assert sorted(chain(starts_N, starts_N + 4, random_NK.ravel()).tolist()) == list(range(300))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("factor", [2.0**-100, 1.0, 2.0**100])
+def test_near_ties_are_settled_exactly_at_any_scale(dtype, factor):
+    """Many pairs of distances that float32 cannot tell apart, beside ones that it can."""
+    generator = torch.Generator().manual_seed(8)
+    rows = torch.randn(20, 6, generator=generator, dtype=torch.float64).repeat_interleave(6, dim=0)
+    rows = (rows + 3e-7 * torch.randn(120, 6, generator=generator, dtype=torch.float64) + 5) * factor
+    features = rows.to(dtype)
+    found = nearest_neighbours(features, 11, backend="compiled")
+    assert found.tolist() == oracle.ranking(features.tolist(), 11)
 
 
 @pytest.mark.gpu
