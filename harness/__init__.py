@@ -12,6 +12,8 @@ from typing import Any
 from harness.errors import ContractError, HarnessError, PluginError
 from harness.hookspecs import hookimpl
 from harness.providers import (
+    CAMERA_LABELS,
+    USES_CAMERAS,
     BackboneProvider,
     ClustererProvider,
     DatasetProvider,
@@ -47,7 +49,9 @@ _LAZY = {
 }
 
 __all__ = [
+    "CAMERA_LABELS",
     "OUTLIER",
+    "USES_CAMERAS",
     "BackboneProvider",
     "Bank",
     "BankKind",

@@ -29,6 +29,7 @@ from harness.providers import (
     PluginCard,
     Provider,
 )
+from harness.reading import printable, shortened
 from harness.recipe import Recipe
 
 GROUP = "harness.plugins"
@@ -366,6 +367,7 @@ class _Chooser:
 def explain(error: ValidationError) -> str:
     """Pydantic's complaints as one sentence each: where, what was expected, what was given."""
     return " ".join(
-        f"{'.'.join(str(step) for step in item['loc']) or 'value'}: {item['msg']} (got {item['input']!r})."
+        f"{shortened(printable('.'.join(map(str, item['loc'])))) or 'value'}: {item['msg']} "
+        f"(got {shortened(printable(repr(item['input'])))})."
         for item in error.errors()
     )

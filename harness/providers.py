@@ -21,10 +21,21 @@ class Options(BaseModel):
     """Base of every part's options: frozen, and an unknown option is an error.
 
     Subclass it with annotated fields; give each ``Field(default, description=...)``;
-    ``harness plugins NAME`` prints them.
+    ``harness plugins NAME`` prints them. A field that makes the part use information beside pixels and modality says so
+    with ``json_schema_extra=USES_CAMERAS``; the leaderboard shows it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def uses(self) -> set[str]:
+        """The extra information that these values make the part use: what the fields that are set name."""
+        fields = type(self).model_fields.items()
+        extras = [field.json_schema_extra for name, field in fields if getattr(self, name)]
+        return {str(extra["uses"]) for extra in extras if isinstance(extra, dict) and "uses" in extra}
+
+
+CAMERA_LABELS = "camera labels"
+USES_CAMERAS: dict[str, Any] = {"uses": CAMERA_LABELS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,8 @@ class Provider:
 
     ``factory`` is ``"module:attribute"``; it is called as ``factory(options, setup)`` (see the subclasses).
     ``presets`` maps a dataset's name to option values that differ from the defaults there. ``needs`` names what the
-    core must prepare: ``"teacher"`` (an EMA copy of the encoder).
+    core must prepare: ``"teacher"`` (an EMA copy of the encoder). ``uses``: extra information that the part always
+    uses, beside pixels and modality (``CAMERA_LABELS``).
     """
 
     name: str
@@ -66,6 +78,7 @@ class Provider:
     options: type[Options] = Options
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
 
     role: ClassVar[str] = ""
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import SettingsError, suggest
 from harness.machine import usable_cores
 from harness.plugins import Chosen, Selection, explain
+from harness.reading import read_text, require_plain, shortened
 from harness.recipe import Recipe
 
 Reference = Literal["pretrained", "supervised", "oracle-association"]
@@ -112,14 +113,23 @@ class Settings(_Section):
 _SECTIONS = ("model", "data", "recipe", "features", "clustering", "evaluation", "compute")
 
 
+_MOST_BYTES = 1 << 20  # every option of every plugin of this repository: 10 kB
+
+
 def read_settings(path: Path) -> dict[str, Any]:
-    """The values of a settings file. Raises SettingsError when it cannot be read or is not TOML."""
+    """The values of a settings file.
+
+    Raises:
+        SettingsError: it cannot be read, is far too large, is not TOML, or holds what no setting is: dates, infinite
+            numbers, whole numbers of more than 64 bits, deep nesting.
+    """
+    text = read_text(path, "settings file", most_bytes=_MOST_BYTES, error=SettingsError, form="a TOML file")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"Cannot read the settings file {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not a TOML file: {error}.") from error
+        values = tomllib.loads(text)
+        require_plain(values)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path} is not a TOML file with settings: {error}.") from error
+    return values
 
 
 def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
@@ -144,14 +154,23 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             if not isinstance(target, dict):
                 raise SettingsError(f"--set {assignment!r} goes into {step!r}, which another --set gave a plain value.")
         target[path[-1]] = _value(text.strip())
+        _require_plain(nested, where=f"--set {shortened(assignment)!r}")
     return nested
+
+
+def _require_plain(values: Mapping[str, Any], *, where: str) -> None:
+    try:
+        require_plain(values)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}.") from error
 
 
 def _value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        found = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return found["value"] if len(found) == 1 else text  # more: a text of several lines
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,6 +188,7 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     for key in values:
         if key not in Settings.model_fields:
             raise SettingsError(f"There is no setting {key!r}. {suggest(key, Settings.model_fields)}")
+    _require_plain(values, where="Settings")
     try:
         return Settings(**values)
     except ValidationError as error:
@@ -190,6 +210,8 @@ def apply_recipe(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         changed = Recipe(**{**recipe.model_dump(), **rest})
     except ValidationError as error:
         raise SettingsError(f"Recipe: {explain(error)}") from error
+    if epochs is not None and not changed.stages:
+        raise SettingsError(f"recipe.epochs is {epochs}, but recipe.stages is empty: there is no stage to train in.")
     return changed.shortened(epochs=epochs, iterations=iterations)
 
 

@@ -16,6 +16,7 @@ from harness.cli.plugins import plugins
 from harness.cli.protocols import protocols
 from harness.cli.run import run
 from harness.errors import HarnessError, RunStopped
+from harness.reading import shown
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -47,7 +48,7 @@ def main() -> None:
     except HarnessError as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"harness: {error}", err=True)
+        click.echo(f"harness: {shown(str(error))}", err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()

@@ -10,6 +10,7 @@ import click
 
 from harness.cli.progress import counting
 from harness.errors import SettingsError
+from harness.reading import shown
 
 if TYPE_CHECKING:
     from harness.errors import ProtocolError
@@ -123,7 +124,7 @@ def _foreign(
     notes += _differences(embeddings, protocols)
     click.echo(f"{file}: {len(embeddings.features)} images x {embeddings.features.shape[1]}; {how}.")
     for note in notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {shown(note)}")
     _show(figures)
     _write(out, figures, embeddings=str(file), features=how, notes=notes)
 

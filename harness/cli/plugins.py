@@ -15,6 +15,7 @@ from rich.text import Text
 
 from harness.plugins import Catalogue, Plugin
 from harness.providers import Provider
+from harness.reading import printable
 
 
 @click.command()
@@ -38,8 +39,13 @@ def _overview(catalogue: Catalogue) -> Table:
         offers = ", ".join((*plugin.roles, *(["recipe"] if plugin.has_recipe else [])))
         origin = f"{plugin.distribution} {plugin.version}".strip()
         cells = (plugin.name, card.kind if card else "", offers, paper, origin, status)
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(_safe, cells))
     return table
+
+
+def _safe(text: str) -> str:
+    """What a plugin wrote, without effect on the terminal."""
+    return escape(printable(text))
 
 
 def _describe(plugin: Plugin, console: Console) -> None:
@@ -47,27 +53,28 @@ def _describe(plugin: Plugin, console: Console) -> None:
     if card is None:
         return
     origin = f"{card.kind}, {plugin.distribution} {plugin.version}"
-    console.print(f"[bold]{escape(plugin.name)}[/bold] ({origin}): {escape(card.summary)}")
+    console.print(f"[bold]{_safe(plugin.name)}[/bold] ({_safe(origin)}): {_safe(card.summary)}", emoji=False)
     if card.paper:
         paper = f"{card.paper.title}. {card.paper.venue} {card.paper.year}. {card.paper.url}"
-        console.print(paper.strip(), markup=False)
+        console.print(printable(paper.strip()), markup=False, emoji=False)
     if plugin.has_recipe:
         console.print("It has a training recipe of its own: the first-named plugin's recipe rules a run.")
     for provider in plugin.providers:
         console.print()
-        console.print(f"[bold]{provider.role} {provider.name}[/bold]: {escape(provider.summary)}")
+        what = _safe(f"{provider.role} {provider.name}")
+        console.print(f"[bold]{what}[/bold]: {_safe(provider.summary)}", emoji=False)
         _print_options(provider, console)
         for dataset, preset in sorted(provider.presets.items()):
             values = ", ".join(f"{key} = {value}" for key, value in sorted(preset.items()))
-            console.print(f"  preset on {dataset}: {values}", markup=False, highlight=False)
+            console.print(printable(f"  preset on {dataset}: {values}"), markup=False, highlight=False, emoji=False)
 
 
 def _print_options(provider: Provider, console: Console) -> None:
     for option, field in provider.options.model_fields.items():
         default = "required" if field.default is PydanticUndefined else f"default {field.default}"
         head = f"  --set {provider.name}.{option}=...  ({_type_name(field.annotation)}; {default})"
-        console.print(head, markup=False, highlight=False)
-        console.print(Padding(Text(field.description or ""), (0, 0, 0, 6)))
+        console.print(printable(head), markup=False, highlight=False, emoji=False)
+        console.print(Padding(Text(printable(field.description or "")), (0, 0, 0, 6)))
 
 
 def _type_name(annotation: Any) -> str:

@@ -24,7 +24,7 @@ def counting(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
             print(f"{what}: {seen[0]} {unit}", file=sys.stderr, flush=True)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),

@@ -102,7 +102,7 @@ def _runs(flags: dict[str, Any]) -> list[dict[str, Any]]:
         one = merge(values, {"seed": seed}, {} if trial is None else {"data": {"trial": trial}})
         if "name" in values:
             suffixes = [f"-t{trial}"] * (len(trials) > 1) + [f"-s{seed}"] * (len(seeds) > 1)
-            one["name"] = "".join([values["name"], *suffixes])
+            one["name"] = "".join([str(values["name"]), *suffixes])
         runs.append(one)
     return runs
 

@@ -14,6 +14,7 @@ from harness.engine.plan import Plan
 from harness.engine.train import EpochReport
 from harness.evaluation import figures_table
 from harness.leaderboard.record import Record
+from harness.reading import shown
 
 
 class Terminal:
@@ -102,11 +103,15 @@ class Terminal:
         self._say(f"record: {folder / 'record.json'}")
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False)
+        self.console.print(shown(text), markup=False, emoji=False)
 
     def _live(self, what: str, done: int, total: int) -> None:
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total}"),
+            )
             self._bar = Progress(
                 *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self.console, transient=True
             )

@@ -191,7 +191,7 @@ def _open(file: Path, description: dict[str, Any]) -> ImageCache | None:
     try:
         stored = json.loads(_sidecar(file).read_text())
         digest = stored.pop("pixel_digest")
-        pixels = np.load(file, mmap_mode="r")
+        pixels = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:

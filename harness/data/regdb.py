@@ -7,6 +7,7 @@ Thermal Cameras, Sensors 2017; baseline.md 1.2, evaluation.md 5.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from harness.data.manifest import INFRARED, VISIBLE, Manifest, evaluation_order, training_order
 from harness.data.trees import name_some, nested_hint, refuse_prepared, require_folder
 from harness.errors import DataError
+from harness.reading import read_text, shortened
 
 Split = Literal["train", "test"]
 Modality = Literal["visible", "thermal"]
@@ -32,6 +34,7 @@ LAYOUT = (
     "idx/{train,test}_{visible,thermal}_{1..10}.txt"
 )
 
+_MOST_BYTES = 16 << 20  # the published lists have 2060 lines, 70 kB
 _LINE = "a line such as `Visible/85/name.bmp 0`: path, blank, label"
 
 
@@ -94,13 +97,15 @@ def read_list(file: Path, *, modality: Modality) -> tuple[Entry, ...]:
     """The images that a list names, in its order.
 
     A byte-order mark, any line ending, blank lines, blanks around a line, blanks within a path and backslashes
-    in it are tolerated.
+    in it are tolerated. A path cannot leave the root (see :mod:`harness.data.trees`).
 
     Raises:
         DataError: the file cannot be read, is not text or lists nothing; a line has no label, or names a path
             that is not under the modality's folder.
     """
-    lines = enumerate(_read_text(file).splitlines(), start=1)
+    hint = f"RegDB ships it in `idx`: {_LINE}."
+    text = read_text(file, "list", most_bytes=_MOST_BYTES, error=DataError, hint=hint)
+    lines = enumerate(text.splitlines(), start=1)
     entries = tuple(
         _parse_line(line.strip(), where=f"{file}, line {number}", modality=modality)
         for number, line in lines
@@ -111,19 +116,10 @@ def read_list(file: Path, *, modality: Modality) -> tuple[Entry, ...]:
     return entries
 
 
-def _read_text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise DataError(f"The list {file} cannot be read ({error.strerror}). RegDB ships it in `idx`.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"The list {file} is not text (byte {error.start + 1}). Expected {_LINE}.") from error
-
-
 def _parse_line(line: str, *, where: str, modality: Modality) -> Entry:
     # From the right: a path may hold blanks, a label does not.
     path, label = (["", *line.rsplit(maxsplit=1)])[-2:]
-    shown = _short(line)
+    shown = shortened(line)
     if not path:
         raise DataError(f"{where}: {shown!r} has no label. Expected {_LINE}.")
     if not re.fullmatch(r"[0-9]{1,9}", label):
@@ -132,18 +128,18 @@ def _parse_line(line: str, *, where: str, modality: Modality) -> Entry:
 
 
 def _parse_path(raw: str, *, where: str, folder: str) -> str:
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", raw):
+        raise DataError(f"{where}: the path {shortened(raw)!r} holds control characters. Expected {_LINE}.")
     path = PurePosixPath(raw.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", raw):
-        raise DataError(f"{where}: the path {_short(raw)!r} leaves the dataset's folder. Expected one relative to it.")
+        raise DataError(
+            f"{where}: the path {shortened(raw)!r} leaves the dataset's folder. Expected one relative to it."
+        )
     if path.parts[:1] != (folder,):
         raise DataError(
-            f"{where}: the image {_short(raw)!r} is not under `{folder}`, where images of this list belong."
+            f"{where}: the image {shortened(raw)!r} is not under `{folder}`, where images of this list belong."
         )
     return str(path)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def require_layout(root: Path) -> None:
@@ -189,7 +185,7 @@ def require_consistent(root: Path, lists: Lists, *, split: Split, trial: int) ->
         for entry in lists[split, modality]:
             if entry.path in seen:
                 file = list_file(root, split, modality, trial)
-                raise DataError(f"{file} lists the image {entry.path} twice. Expected every image once.")
+                raise DataError(f"{file} lists the image {shortened(entry.path)} twice. Expected every image once.")
             seen.add(entry.path)
     visible, thermal = ({entry.label for entry in lists[split, modality]} for modality in MODALITIES)
     if visible != thermal:
@@ -216,7 +212,7 @@ def require_disjoint(root: Path, lists: Lists, *, trial: int) -> None:
     if shared:
         raise DataError(
             f"Trial {trial} of {root} lists {len(shared)} {what} both for training and for testing (the first: "
-            f"{shared[0]}). Training and test identities must be disjoint; restore the lists from RegDB."
+            f"{shortened(shared[0])}). Training and test identities must be disjoint; restore the lists from RegDB."
         )
 
 
@@ -233,10 +229,10 @@ def _identity_folders(entries: Iterable[Entry]) -> set[str]:
 def require_files(root: Path, paths: Iterable[str]) -> None:
     """Raise a DataError if a listed image is not on disk."""
     paths = list(paths)
-    missing = [path for path in paths if not (root / path).is_file()]
+    missing = [path for path in paths if not os.path.isfile(root / path)]  # Path.is_file raises on a path too long
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(paths)} listed images are not in {root} (the first: {min(missing)}). "
+            f"{len(missing)} of {len(paths)} listed images are not in {root} (the first: {shortened(min(missing))}). "
             "Unpack the archive again."
         )
 

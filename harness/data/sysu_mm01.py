@@ -17,6 +17,7 @@ import numpy as np
 from harness.data.manifest import INFRARED, VISIBLE, Manifest, evaluation_order, training_order
 from harness.data.trees import name_some, nested_hint, refuse_prepared, require_folder
 from harness.errors import DataError
+from harness.reading import printable, read_text, shortened
 
 Split = Literal["train", "test"]
 
@@ -28,7 +29,7 @@ LAYOUT = "cam1 .. cam6, each with one folder of .jpg images per identity (0001, 
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg")
 _LARGEST_IDENTITY = 9999  # identity folders have four digits
-_LONGEST_LINE = 1 << 20
+_MOST_BYTES = 1 << 20  # a list of every identity that four digits can name: 50 kB
 
 
 def read_sysu_mm01(root: Path, *, split: Split, include_val: bool = True) -> Manifest:
@@ -70,37 +71,26 @@ def read_identities(root: Path, name: str) -> tuple[int, ...]:
         tokens.pop()
     if not tokens:
         raise DataError(f"{path} lists no identity. Expected one line such as `1,2,4,5`.")
-    identities = tuple(_parse_identity(path, token, position=i + 1) for i, token in enumerate(tokens))
-    for position, identity in enumerate(identities, start=1):
-        if identity in identities[: position - 1]:
+    identities: dict[int, None] = {}
+    for position, token in enumerate(tokens, start=1):
+        identity = _parse_identity(path, token, position=position)
+        if identity in identities:
             raise DataError(f"{path} lists identity {identity} twice (again as entry {position}).")
-    return identities
+        identities[identity] = None
+    return tuple(identities)
 
 
 def _first_line(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.readline(_LONGEST_LINE)
-    except OSError as error:
-        raise DataError(
-            f"The identity list {path} cannot be read ({error.strerror}). SYSU-MM01 ships it in its `exp` "
-            "folder: one line of comma-separated identity numbers."
-        ) from error
-    try:
-        return raw.decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"The identity list {path} is not text (byte {error.start + 1} is 0x{raw[error.start]:02x}). "
-            "Expected one line such as `1,2,4,5`."
-        ) from error
+    hint = "SYSU-MM01 ships it in its `exp` folder: one line of identity numbers such as `1,2,4,5`."
+    text = read_text(path, "identity list", most_bytes=_MOST_BYTES, error=DataError, hint=hint)
+    return text.partition("\n")[0].strip()
 
 
 def _parse_identity(path: Path, token: str, *, position: int) -> int:
     if not re.fullmatch(r"[0-9]+", token):
-        shown = token if len(token) <= 40 else token[:37] + "..."
         raise DataError(
-            f"{path}: entry {position} of the first line is {shown!r}, which is not an identity number. "
-            "Expected one line such as `1,2,4,5`; restore the file from the SYSU-MM01 archive."
+            f"{path}: entry {position} of the first line is {shortened(token, most=40)!r}, which is not an identity "
+            "number. Expected one line such as `1,2,4,5`; restore the file from the SYSU-MM01 archive."
         )
     if len(token) > 9 or not 1 <= int(token) <= _LARGEST_IDENTITY:
         raise DataError(
@@ -221,7 +211,18 @@ def _image_names(folder: Path) -> Iterator[str]:
     # Not every identity was filmed by every camera, so a missing folder means no image.
     if folder.is_dir():
         with os.scandir(folder) as entries:
-            yield from (entry.name for entry in entries if is_image(entry))
+            yield from (_utf8(entry.name, folder) for entry in entries if is_image(entry))
+
+
+def _utf8(name: str, folder: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{folder} holds an image whose name is not UTF-8: {printable(name)}. SYSU-MM01's images are called "
+            "0001.jpg, 0002.jpg, ...; remove it."
+        ) from error
+    return name
 
 
 def is_image(entry: os.DirEntry[str]) -> bool:

@@ -1,7 +1,13 @@
-"""What the readers of dataset folders say alike."""
+"""What the readers of dataset folders say alike.
+
+No entry of a list names a file outside the dataset's folder: absolute paths, drives and ``..`` are refused with the
+line they stand on. Links in the folder are followed wherever they point, as trees on clusters are often made of them:
+who can put a link there can put any file there.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +18,7 @@ _PREPARED_FOLDERS = ("ir_modify", "rgb_modify", "bounding_box_train", "bounding_
 
 def require_folder(root: Path, *, layout: str) -> None:
     """Raise a DataError unless ``root`` is a folder; ``layout`` says what is expected in it."""
-    if not root.exists():
+    if not os.path.exists(root):  # Path.exists raises on a path too long
         raise DataError(f"The dataset folder {root} does not exist. Expected a folder with {layout}.")
     if not root.is_dir():
         raise DataError(f"{root} is a file, not a dataset folder. Expected a folder with {layout}.")

@@ -6,14 +6,17 @@ one have changed since, written when a run is stopped in the middle of it; it go
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from harness.engine.compute import is_out_of_memory
 from harness.errors import RunError
 from harness.files import replacing
 
@@ -53,16 +56,23 @@ def save_midway(folder: Path, epochs_done: int, iterations: int, state: dict[str
 def _write(path: Path, state: dict[str, Any]) -> Path:
     folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as aside:
-        try:
-            with aside.open("wb") as file:
-                torch.save(state, file)
-        except (OSError, RuntimeError) as error:
-            raise RunError(
-                f"Cannot write the checkpoint {path}: {_first_line(error)}. {_room(folder)} Earlier checkpoints are "
-                "untouched: mend the disk and add --resume."
-            ) from error
+    try:
+        with replacing(path) as aside, aside.open("wb") as file:
+            torch.save(state, file)
+    except (OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"Cannot write the checkpoint {path}: {_first_line(_cause(error))}. {_room(folder)} Earlier checkpoints "
+            "are untouched: mend the disk and add --resume."
+        ) from error
     return path
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the system said, if it said anything: the writer of the archive hides it behind an error of its own."""
+    within = error.__context__
+    return within if isinstance(within, OSError) else error
 
 
 def _room(folder: Path) -> str:
@@ -78,6 +88,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("epoch-*.pt") if _NAME.fullmatch(path.name))
 
 
+def epochs_kept(folder: Path) -> int:
+    """How many epochs the newest checkpoint between epochs holds; 0 if there is none."""
+    names = [_NAME.fullmatch(path.name) for path in list_checkpoints(folder)[-1:]]
+    return int(names[0][1]) if names and names[0] else 0
+
+
 def _midway_files(folder: Path) -> list[Path]:
     """Checkpoints in the middle of an epoch, oldest first."""
     return sorted(path for path in folder.glob("epoch-*-step-*.pt") if _MIDWAY.fullmatch(path.name))
@@ -86,23 +102,44 @@ def _midway_files(folder: Path) -> list[Path]:
 def load_latest(folder: Path) -> Found:
     """The newest readable checkpoint, and what was done since, if the run was stopped within an epoch."""
     found = Found()
+    unreadable: list[OSError] = []
     for path in reversed(list_checkpoints(folder)):
-        found.epoch = _read(path, found.warnings)
+        found.epoch = _read(path, found.warnings, unreadable)
         if found.epoch is not None:
             break
+    else:
+        _require_readable(folder, unreadable)
     done = found.epoch["epochs_done"] if found.epoch else 0
     for path in reversed(_midway_files(folder)):
         if path.name.startswith(f"epoch-{done:05d}-") and found.midway is None:
-            found.midway = _read(path, found.warnings)
+            found.midway = _read(path, found.warnings, unreadable)
     return found
 
 
-def _read(path: Path, warnings: list[str]) -> dict[str, Any] | None:
+def _require_readable(folder: Path, unreadable: list[OSError]) -> None:
+    """Beginning anew would write over checkpoints that are whole, but on a disk that cannot be read just now."""
+    if unreadable:
+        raise RunError(
+            f"No checkpoint in {folder} can be read ({_first_line(unreadable[0])}). They were left alone: mend the "
+            "disk and add --resume, or begin anew with --force."
+        )
+
+
+def _read(path: Path, warnings: list[str], unreadable: list[OSError]) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or "epochs_done" not in state:
             raise ValueError("it is not a checkpoint of this harness")
         return state
     except Exception as error:
-        warnings.append(f"The checkpoint {path.name} is damaged ({_first_line(error)}) and was passed over.")
-        return None
+        if is_out_of_memory(error):
+            raise
+        what = "is damaged"
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # in a file cut short, torch seeks to nowhere
+            unreadable.append(error)
+            what = "cannot be read"
+        why = (
+            "it is no archive of tensors and plain values" if isinstance(error, UnpicklingError) else _first_line(error)
+        )
+        warnings.append(f"The checkpoint {path.name} {what} ({why}) and was passed over.")
+    return None

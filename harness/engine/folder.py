@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ from filelock import FileLock, Timeout
 from harness.engine.checkpoint import list_checkpoints
 from harness.errors import RunError
 from harness.files import replace_text
+
+_PATIENCE_S = 1.0
+"""Whoever has only just taken a folder has signed after this time, and who is about to leave it has left."""
 
 
 class RunFolder:
@@ -28,6 +32,7 @@ class RunFolder:
         self.embeddings = path / "embeddings.safetensors"
         self.weights = path / "weights.safetensors"
         self.checkpoints = path / "checkpoint"
+        self.owner = path / "owner"
 
     @property
     def finished(self) -> bool:
@@ -42,25 +47,37 @@ class RunFolder:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder against other processes. Raises RunError if it is taken, or cannot be made."""
+        lock = FileLock(self.path / ".lock", timeout=_PATIENCE_S)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"Cannot make the run folder {self.path}: {error.strerror}.") from error
-        owner = self.path / "owner"
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
             lock.acquire()
+            self.owner.write_text(f"process {os.getpid()} on {platform.node()}\n")
         except Timeout as error:
-            who = owner.read_text().strip() if owner.exists() else "another process"
             raise RunError(
-                f"The run folder {self.path} is in use by {who}. Wait for it, or give this run another --name."
+                f"The run folder {self.path} is in use by {self._holder()}. Wait for it, or give this run another "
+                "--name."
             ) from error
+        except OSError as error:
+            lock.release()
+            raise RunError(f"Cannot make the run folder {self.path}: {error.strerror}.") from error
         try:
-            owner.write_text(f"process {os.getpid()}\n")
+            self._remove_torn()
             yield
         finally:
-            owner.unlink(missing_ok=True)
+            self.owner.unlink(missing_ok=True)
             lock.release()
+
+    def _holder(self) -> str:
+        try:
+            return self.owner.read_text().strip() or "another process"
+        except FileNotFoundError:
+            return "another process"
+
+    def _remove_torn(self) -> None:
+        """Remove the half-written files of a process that was killed."""
+        for folder in (self.path, self.checkpoints):
+            for torn in folder.glob(".*.tmp"):
+                torn.unlink(missing_ok=True)
 
     def require_fresh(self, *, resume: bool) -> None:
         """Raise RunError if the folder holds a run that the user did not ask to go on with."""
@@ -81,14 +98,5 @@ class RunFolder:
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Replace metrics.jsonl by ``rows`` (used on resume: lines after the checkpoint are dropped)."""
-        replace_text(self.metrics, "".join(_line(row) for row in rows))
-
-    def append_metrics(self, row: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(_line(row))
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, sort_keys=True) + "\n"
+        """Replace metrics.jsonl by ``rows``, one line each: as a whole, so that a full disk leaves no half line."""
+        replace_text(self.metrics, "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,13 +19,14 @@ from harness.data.manifest import Manifest
 from harness.engine.cost import Clock, peak_memory_mib
 from harness.engine.plan import Plan
 from harness.engine.train import Trainer
-from harness.evaluation import Figures, association_quality, partition_quality
+from harness.evaluation import EvaluationResult, association_quality, partition_quality
 from harness.leaderboard.record import (
     CodeState,
     Cost,
     DatasetCard,
     EncoderCard,
     Environment,
+    EpochCurve,
     EpochLabels,
     Extraction,
     NeighbourSearchCard,
@@ -32,6 +34,7 @@ from harness.leaderboard.record import (
     Record,
     now,
 )
+from harness.providers import CAMERA_LABELS
 
 _PACKAGES = (
     "vireid-harness",
@@ -88,9 +91,17 @@ def label_quality(labels: PseudoLabels, train: Manifest) -> dict[str, Any]:
 
 
 def make_record(
-    plan: Plan, dataset: Dataset, trainer: Trainer, clock: Clock, history: History, figures: dict[str, Figures]
+    plan: Plan,
+    dataset: Dataset,
+    trainer: Trainer,
+    clock: Clock,
+    history: History,
+    results: Mapping[str, EvaluationResult],
+    *,
+    embeddings_sha256: str,
 ) -> Record:
-    """The record of a finished run; figures are those of the last epoch."""
+    """The record of a finished run; ``results`` by protocol identifier are those of the last epoch."""
+    primary = dataset.protocols[0].identifier
     settings = plan.settings
     encoder = trainer.evaluated_encoder()
     encoder = getattr(encoder, "module", encoder)
@@ -99,8 +110,10 @@ def make_record(
         method=",".join(settings.plugins),
         created=now(),
         dataset=_dataset_card(dataset, history, plan),
-        protocols=figures,
-        primary_protocol=dataset.protocols[0].identifier,
+        protocols={identifier: result.figures() for identifier, result in results.items()},
+        primary_protocol=primary,
+        by_query=results[primary].by_query,
+        embeddings_sha256=embeddings_sha256,
         parts=_part_cards(plan),
         recipe=plan.recipe.model_dump(mode="json"),
         encoder=EncoderCard(
@@ -111,8 +124,10 @@ def make_record(
         ),
         extraction=Extraction(feature="neck", flip=settings.evaluation.flip),
         neighbour_search=_neighbour_search(plan, history),
+        extra_information=_extra_information(plan),
         seed=settings.seed,
         reference=settings.reference,
+        curves=[_curve(row) for row in history.rows],
         pseudo_labels=[
             EpochLabels(epoch=row["epoch"], stage=row["stage"], **row["labels"])
             for row in history.rows
@@ -138,6 +153,31 @@ def _dataset_card(dataset: Dataset, history: History, plan: Plan) -> DatasetCard
         images_test=len(dataset.test),
         cameras=sorted({*map(int, dataset.train.camera), *map(int, dataset.test.camera)}),
     )
+
+
+def _curve(row: Mapping[str, Any]) -> EpochCurve:
+    evaluated = row.get("evaluation", {})
+    return EpochCurve(
+        epoch=row["epoch"],
+        learning_rate=row["learning_rate"],
+        losses=row["losses"],
+        rank1=evaluated.get("rank1"),
+        mAP=evaluated.get("mAP"),
+    )
+
+
+def _extra_information(plan: Plan) -> list[str]:
+    """What training uses beside pixels and modality: as parts and options declare it, and the recipe's sampler."""
+    reference = plan.settings.reference
+    if reference == "pretrained":
+        return []
+    parts = plan.selection.parts
+    used = {name for chosen in parts for name in (*chosen.provider.uses, *chosen.options.uses())}
+    if plan.recipe.prefer_other_cameras:
+        used.add(CAMERA_LABELS)
+    if reference is not None:
+        used.add("identity labels")
+    return sorted(used)
 
 
 def _neighbour_search(plan: Plan, history: History) -> NeighbourSearchCard:

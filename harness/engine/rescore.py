@@ -11,6 +11,7 @@ from harness.errors import DataError, RunError, SettingsError
 from harness.evaluation import PROTOCOLS, Figures, Permutations, evaluate_all, protocol, read_official_permutations
 from harness.evaluation.embeddings import Embeddings, read_embeddings
 from harness.evaluation.official import PERMUTATIONS_NAME, permutations_in
+from harness.files import file_sha256
 from harness.leaderboard.record import Record, read_record
 from harness.settings import read_settings
 
@@ -51,6 +52,11 @@ def rescore(
             f"{folder.embeddings} holds {len(embeddings.features)} images, but the record of this run counts "
             f"{record.dataset.images_test} test images: the two are not of the same run."
         )
+    if file_sha256(folder.embeddings) != record.embeddings_sha256:
+        raise RunError(
+            f"{folder.embeddings} is not the file that the figures of this run were computed from (its SHA-256 is not "
+            "the record's): the two are not of the same run, or the file was changed."
+        )
     rules = sorted(map(protocol, record.protocols), key=list(PROTOCOLS.values()).index)
     official = any(rule.gallery_rule == "O" for rule in rules)
     results = evaluate_all(
@@ -80,7 +86,8 @@ def _permutations_of_run(folder: RunFolder) -> Path | None:
         settings = read_settings(folder.settings)
     except SettingsError:
         return None
-    if "permutations" in settings.get("data", {}):
-        return Path(settings["data"]["permutations"])
+    data = settings.get("data")
+    if isinstance(data, dict) and "permutations" in data:
+        return Path(str(data["permutations"]))
     root = settings.get("data_root")
-    return permutations_in(Path(root)) if root else None
+    return permutations_in(Path(str(root))) if root else None

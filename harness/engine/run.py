@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from harness.data.cache import ImageCache, build_cache
 from harness.data.datasets import Dataset
 from harness.data.manifest import Manifest
 from harness.data.places import cache_root
-from harness.engine.checkpoint import load_latest, save_checkpoint, save_midway
+from harness.engine.checkpoint import epochs_kept, load_latest, save_checkpoint, save_midway
 from harness.engine.compute import is_out_of_memory, make_fabric
 from harness.engine.cost import Clock
 from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics
@@ -32,9 +33,9 @@ from harness.engine.report import History, label_quality, make_record
 from harness.engine.stopping import Stopped, stoppable
 from harness.engine.train import EpochReport, Parts, Trainer
 from harness.errors import DataError, ProtocolError, RunError, RunStopped, TrainingError, WeightsError
-from harness.evaluation import Figures, evaluate_all
+from harness.evaluation import EvaluationResult, evaluate_all
 from harness.evaluation import Protocol as EvaluationProtocol
-from harness.files import replace_text, replacing
+from harness.files import file_sha256, replace_text, replacing
 from harness.leaderboard.record import Record, write_record
 from harness.progress import listening, progress_of
 from harness.settings import to_toml
@@ -101,39 +102,41 @@ def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show)
                 _epoch(run, index)
             return _finish(run)
         except Stopped as stopped:
-            raise RunStopped(stopped.number, _put_down(run)) from stopped
+            where = f"after {epochs_kept(folder.checkpoints)} of {plan.recipe.epochs} epochs"
+            raise RunStopped(stopped.number, where + _put_down(run)) from stopped
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            raise _out_of_memory(run, error) from error
+            kept = f"{epochs_kept(folder.checkpoints)} of {plan.recipe.epochs} epochs are kept"
+            if is_out_of_memory(error):
+                raise _out_of_memory(run.fabric.device if run else "this machine", kept, error) from error
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+                raise _disk_failed(kept, error) from error
+            raise
 
 
-def _out_of_memory(run: _Run | None, error: Exception) -> TrainingError:
-    device = run.fabric.device if run else "this machine"
-    done = f"{len(run.history.rows)} of {run.plan.recipe.epochs} epochs are kept" if run else "Nothing was begun"
+def _disk_failed(kept: str, error: OSError) -> RunError:
+    what, why = error.filename or "a file", error.strerror or error
+    return RunError(f"Cannot read or write {what}: {why}. {kept}: mend the disk and add --resume.")
+
+
+def _out_of_memory(device: object, kept: str, error: Exception) -> TrainingError:
     return TrainingError(
-        f"The memory of {device} ran out ({(str(error) or type(error).__name__).splitlines()[0]}). {done}. "
+        f"The memory of {device} ran out ({(str(error) or type(error).__name__).splitlines()[0]}). {kept}. "
         "Smaller batches need less (--set recipe.instances=..., --set recipe.visible_clusters=..., --set "
         "features.batch=...): that is another run (--force); more free memory goes on with this one (--resume)."
     )
 
 
 def _put_down(run: _Run | None) -> str:
-    """Save what an interrupted epoch has done so far. Returns where the run stands, in words."""
-    if run is None:
-        return "before the first epoch"
-    done, epochs, going = len(run.history.rows), run.plan.recipe.epochs, run.trainer.going
-    if going is None or not going.done:
-        return f"after {done} of {epochs} epochs"
+    """Save what an interrupted epoch has done so far. Returns how far that is, in words."""
+    if run is None or run.trainer.going is None or not run.trainer.going.done:
+        return ""
+    done, iterations = len(run.history.rows), run.trainer.going.done
     undeclared = run.trainer.undeclared()
     if undeclared:
-        return (
-            f"after {done} of {epochs} epochs ({going.done} iterations of the next are lost: the {undeclared[0]} does "
-            "not declare what it changes)"
-        )
+        return f" ({iterations} iterations of the next are lost: the {undeclared[0]} does not declare what it changes)"
     state = {**_progress_state(run), "trainer": run.trainer.midway(done)}
-    save_midway(run.folder.checkpoints, done, going.done, state)
-    return f"after {done} of {epochs} epochs and {going.done} iterations of the next"
+    save_midway(run.folder.checkpoints, done, iterations, state)
+    return f" and {iterations} iterations of the next"
 
 
 def _progress_state(run: _Run) -> dict[str, Any]:
@@ -305,12 +308,12 @@ def _train_and_record(run: _Run, index: int) -> None:
     every = run.plan.settings.evaluation.every
     if every and (index + 1) % every == 0 and index + 1 < epochs:
         first = run.dataset.protocols[0]
-        figures = _evaluate(run, _test_features(run), protocols=1)[first.identifier]
+        figures = _evaluate(run, _test_features(run), protocols=1)[first.identifier].figures()
         row["evaluation"] = {"protocol": first.identifier, "rank1": figures.rank1, "mAP": figures.mAP}
     with run.trainer.stop.whole(), run.clock("checkpoint"):
         run.history.rows.append(row)
         save_checkpoint(run.folder.checkpoints, index + 1, {**_progress_state(run), "trainer": run.trainer.state()})
-        run.folder.append_metrics(row)
+        run.folder.write_metrics(run.history.rows)
         run.trainer.going = None
     run.show.epoch(report, row, epochs=epochs, images_per_s=run.clock.rate("training"))
     run.trainer.stop.now()
@@ -335,14 +338,14 @@ def _retrieval(features: dict[str, Tensor]) -> Tensor:
     return features["main"]
 
 
-def _evaluate(run: _Run, features: dict[str, Tensor], *, protocols: int | None = None) -> dict[str, Figures]:
+def _evaluate(run: _Run, features: dict[str, Tensor], *, protocols: int | None = None) -> dict[str, EvaluationResult]:
     def not_defined(protocol: EvaluationProtocol, error: ProtocolError) -> None:
         if protocol == run.dataset.protocols[0]:
             raise error
         _warn(run, f"{protocol.identifier} was not evaluated: {error}")
 
     with run.clock("evaluation"):
-        results = evaluate_all(
+        return evaluate_all(
             _retrieval(features),
             run.dataset.test_set,
             run.dataset.protocols[:protocols],
@@ -352,25 +355,32 @@ def _evaluate(run: _Run, features: dict[str, Tensor], *, protocols: int | None =
             not_defined=not_defined,
             progress=progress_of("scoring"),
         )
-    return {identifier: result.figures() for identifier, result in results.items()}
 
 
 def _finish(run: _Run) -> Record:
     with listening(run.show.work):
         features = _test_features(run)
-        figures = _evaluate(run, features)
-    record = make_record(run.plan, run.dataset, run.trainer, run.clock, run.history, figures)
-    test = run.dataset.test
+        results = _evaluate(run, features)
+    test, primary = run.dataset.test, run.dataset.protocols[0].identifier
     tensors = {
         "features": _retrieval(features).float().cpu().contiguous(),
         "identity": torch.as_tensor(test.identity),
         "camera": torch.as_tensor(test.camera),
     }
     # One key: safetensors writes several in no fixed order.
-    about = {"paths": list(test.paths), "protocol": record.primary_protocol}
+    about = {"paths": list(test.paths), "protocol": primary}
     _save(run.folder.embeddings, tensors, {"harness": json.dumps(about, sort_keys=True)})
     weights = {name: t.detach().cpu().contiguous() for name, t in _plain_state(run.trainer.evaluated_encoder()).items()}
     _save(run.folder.weights, weights, {"backbone": run.plan.backbone.name})
+    record = make_record(
+        run.plan,
+        run.dataset,
+        run.trainer,
+        run.clock,
+        run.history,
+        results,
+        embeddings_sha256=file_sha256(run.folder.embeddings),
+    )
     write_record(run.folder.record, record)
     run.show.finished(record, run.folder.path)
     return record
@@ -384,7 +394,7 @@ def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> N
     try:
         with replacing(path) as aside:
             save_file(tensors, aside, metadata=metadata)
-    except (OSError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         raise RunError(
-            f"Cannot write {path}: {error}. The checkpoint is kept: free some space and use --resume."
+            f"Cannot write {path}: {error}. The checkpoint is kept: mend the disk and add --resume."
         ) from error

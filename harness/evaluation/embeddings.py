@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DataError
+from harness.errors import DataError, ProtocolError
+from harness.evaluation.arrays import read_npz, read_safetensors
 from harness.evaluation.official import SYSU_TEST_IDENTITIES, read_cells
 from harness.evaluation.retrieval import Distance
 from harness.evaluation.test_set import TestSet
+from harness.reading import parse_json, printable, shortened
 
 LAYOUT = (
     "`features` (float, one row per image), `identities` and `cameras` (integers), and `paths` (text; decides the "
@@ -29,6 +31,9 @@ _NAMES = {
     "camera": ("cameras", "camera", "cams"),
     "paths": ("paths", "names"),
 }
+_KNOWN = {name for names in _NAMES.values() for name in names}
+_LARGEST_LABEL = 2**31 - 1  # identities and cameras are counted in thousands
+_FLOATS = ("float16", "float32", "float64")
 _UNIT = 1e-5  # how far the length of a unit row in float32 may be from 1
 
 
@@ -66,9 +71,11 @@ def read_embeddings(path: Path) -> Embeddings:
     if not path.is_file():
         raise DataError(f"There is no embedding file {path}.")
     if path.suffix == ".safetensors":
-        return _from_arrays(path, *_read_safetensors(path))
+        arrays, metadata = read_safetensors(path, _KNOWN)
+        about, paths = _about(path, metadata)
+        return _from_arrays(path, arrays if paths is None else {**arrays, "paths": paths}, about)
     if path.suffix == ".npz":
-        return _from_arrays(path, _read_npz(path), None)
+        return _from_arrays(path, read_npz(path, _KNOWN), None)
     raise DataError(
         f"{path} is of a kind that is not read. Give a .safetensors or .npz file with {LAYOUT}; or the folder of the "
         "official NAME_cam1.mat .. NAME_cam6.mat."
@@ -121,76 +128,89 @@ def _from_arrays(path: Path, arrays: Mapping[str, Any], about: Mapping[str, Any]
     for field in ("features", "identity", "camera"):
         if found[field] is None:
             raise DataError(f"{path} has no `{_NAMES[field][0]}` (it has {_listed(arrays)}). Expected {LAYOUT}.")
-    values = {field: np.asarray(arrays[name]) for field, name in found.items() if name is not None}
-    features = values["features"]
+    values = {field: arrays[name] for field, name in found.items() if name is not None}
+    features, paths = values["features"], values.pop("paths", None)
     for field in ("features", "features_mirrored"):
-        if field in values and (values[field].ndim != 2 or values[field].dtype.kind != "f"):
+        if field in values and (values[field].ndim != 2 or values[field].dtype.name not in _FLOATS):
             raise DataError(
                 f"`{found[field]}` in {path} is {values[field].dtype} {list(values[field].shape)}; expected a "
                 "floating-point matrix with one row per image."
             )
     for field, column in values.items():
-        if len(column) != len(features):
-            raise DataError(f"{path}: `{found[field]}` has {len(column)} entries for {len(features)} feature rows.")
+        if column.shape[:1] != (len(features),):
+            entries = len(column) if column.ndim else "no"
+            raise DataError(f"{path}: `{found[field]}` has {entries} entries for {len(features)} feature rows.")
     if "features_mirrored" in values and values["features_mirrored"].shape != features.shape:
         raise DataError(f"{path}: `features_mirrored` and `features` have different widths.")
     identity, camera = (_whole_numbers(path, str(found[field]), values[field]) for field in ("identity", "camera"))
-    names, notes = _image_names(path, values.get("paths"), len(features))
-    test_set = TestSet.from_names(identity, camera, names=names)
+    names, notes = _image_names(path, paths, len(features))
+    try:
+        test_set = TestSet.from_names(identity, camera, names=names)
+    except ProtocolError as error:
+        raise ProtocolError(f"{path}: {error}") from error
     return Embeddings(features, values.get("features_mirrored"), test_set, notes, about)
 
 
 def _whole_numbers(path: Path, name: str, values: NDArray[Any]) -> NDArray[np.int64]:
-    if values.ndim == 1 and values.dtype.kind == "f" and (values == np.round(values)).all():
-        values = values.astype(np.int64)  # MATLAB and pandas store whole numbers as floats
-    if values.ndim != 1 or values.dtype.kind not in "iu":
+    # MATLAB and pandas store whole numbers as floats
+    whole = values.dtype.kind in "iu" or (values.dtype.kind == "f" and bool((values == np.round(values)).all()))
+    if values.ndim != 1 or not whole:
         raise DataError(
             f"`{name}` in {path} is {values.dtype} {list(values.shape)}; expected one whole number per image."
         )
+    if float(np.abs(values).max(initial=0)) > _LARGEST_LABEL:
+        raise DataError(f"`{name}` in {path} holds {values[np.abs(values).argmax()]}; expected numbers that count.")
     return values.astype(np.int64)
 
 
-def _image_names(path: Path, paths: NDArray[Any] | None, images: int) -> tuple[list[str], tuple[str, ...]]:
+def _image_names(path: Path, paths: NDArray[Any] | list[str] | None, images: int) -> tuple[list[str], tuple[str, ...]]:
     if paths is None:
         note = "The file has no `paths`: the images of an identity in a camera are taken in the order of the rows."
         return [f"{row:09d}" for row in range(images)], (note,)
-    if paths.ndim != 1 or paths.dtype.kind not in "US":
-        raise DataError(f"`paths` in {path} is {paths.dtype} {list(paths.shape)}; expected one text per image.")
-    names = [name.decode() if isinstance(name, bytes) else str(name) for name in paths.tolist()]
+    names = paths if isinstance(paths, list) else _texts(path, paths)
+    if len(names) != images:
+        raise DataError(f"{path}: `paths` has {len(names)} entries for {images} feature rows.")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise DataError(
-            f"{path} names {len(twice)} images more than once, the first is {twice[0]}; every test image must be there "
-            "once, or galleries would be drawn from copies."
+            f"{path} names {len(twice)} images more than once, the first is {printable(shortened(twice[0]))}; every "
+            "test image must be there once, or galleries would be drawn from copies."
         )
     return names, ()
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
+def _texts(path: Path, paths: NDArray[Any]) -> list[str]:
+    if paths.ndim != 1 or paths.dtype.kind not in "US":
+        raise DataError(f"`paths` in {path} is {paths.dtype} {list(paths.shape)}; expected one text per image.")
     try:
-        with safe_open(path, framework="numpy") as file:
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-            about = json.loads(metadata.get("harness", "{}"))
-            paths = about.pop("paths", None) or json.loads(metadata.get("paths", "null"))
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read as a safetensors file: {error}.") from error
-    return arrays if paths is None else {**arrays, "paths": np.array(paths)}, about
+        if paths.dtype.kind == "S":
+            return [name.decode() for name in paths.tolist()]
+        # NumPy makes texts of any 32-bit numbers, and Python fails on those later
+        numbers = np.frombuffer(paths.astype(paths.dtype.newbyteorder("=")).tobytes(), np.uint32)
+        if numbers.max(initial=0) > sys.maxunicode:
+            raise ValueError(f"{numbers.max()} is no character")
+    except ValueError as error:
+        raise DataError(f"`paths` in {path} holds something other than text: {error}.") from error
+    return [str(name) for name in paths.tolist()]
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _about(path: Path, metadata: Mapping[str, str]) -> tuple[dict[str, Any], list[str] | None]:
+    """What a run stored beside its features, and the paths of the images, wherever they are."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except Exception as error:  # zipfile, zlib and NumPy each raise their own
-        hint = " Store `paths` as text, not as objects: np.array(paths, dtype=str)." if "pickle" in str(error) else ""
-        raise DataError(f"{path} cannot be read as an .npz file: {error}.{hint}") from error
+        about = parse_json(metadata.get("harness", "{}"))
+        paths = parse_json(metadata.get("paths", "null"))
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: the JSON in its metadata is damaged: {error}.") from error
+    if not isinstance(about, dict) or not isinstance(about.get("protocol", ""), str):
+        raise DataError(f"{path} cannot be read: its `harness` metadata are not those of a run.")
+    paths = about.pop("paths", None) or paths
+    if paths is not None and not (isinstance(paths, list) and all(isinstance(name, str) for name in paths)):
+        raise DataError(f"`paths` in {path} is no list of texts; expected one text per image.")
+    return about, paths
 
 
 def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(f"`{name}`" for name in sorted(names)) or "nothing"
+    return shortened(", ".join(f"`{printable(name)}`" for name in sorted(names)), most=400) or "nothing"
 
 
 # ---------------------------------------------------------------------------------------------------------------

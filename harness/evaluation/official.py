@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
+from harness.evaluation.matlab import read_matlab
 
 PERMUTATIONS_NAME = "rand_perm_cam.mat"
+_LARGEST_NUMBER = 9999  # folders of identities and names of images have four digits
 
 SYSU_TEST_IDENTITIES: tuple[int, ...] = (
     *(6, 10, 17, 21, 24, 25, 27, 28, 31, 34, 36, 37, 40, 41, 42, 43, 44, 45, 49, 50, 51, 54, 63, 69, 75),
@@ -33,19 +36,22 @@ def read_official_permutations(path: Path) -> dict[tuple[int, int], NDArray[np.i
     Raises:
         DataError: the file is missing or is not that file.
     """
-    cameras = _read_variable(path, "rand_perm_cam").ravel()
     tables = {
-        (camera, identity): np.asarray(table)
-        for camera, cell in enumerate(cameras, start=1)
-        for identity, table in enumerate(np.ravel(cell), start=1)
+        (camera, identity): table
+        for camera, cell in _numbered_cells(read_matlab(path, "rand_perm_cam"))
+        for identity, table in _numbered_cells(cell)
+        if table.size
     }
-    tables = {key: table for key, table in tables.items() if table.size}
-    if not tables or any(table.ndim != 2 or table.dtype.kind not in "iu" for table in tables.values()):
+    if not tables or not all(table.ndim == 2 and _counts(table) for table in tables.values()):
         raise DataError(
             f"{path} does not hold one table of integers per camera and identity; is it the file from the dataset's "
             "evaluation folder?"
         )
     return {key: table.astype(np.int64) for key, table in tables.items()}
+
+
+def _numbered_cells(array: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    return enumerate(array.ravel() if array.dtype == object else (), start=1)
 
 
 def read_official_identities(path: Path) -> tuple[int, ...]:
@@ -54,7 +60,15 @@ def read_official_identities(path: Path) -> tuple[int, ...]:
     Raises:
         DataError: the file is missing or is not such a file.
     """
-    return tuple(sorted(int(identity) for identity in _read_variable(path, "id").ravel()))
+    values = read_matlab(path, "id").ravel()
+    if not _counts(values):
+        raise DataError(f"`id` in {path} is no list of identities; expected whole numbers from 1.")
+    return tuple(sorted(int(identity) for identity in values))
+
+
+def _counts(values: NDArray[Any]) -> bool:
+    """Whether these are whole numbers from 1; in MATLAB they are usually of class double."""
+    return values.dtype.kind in "iuf" and bool(np.isin(values, np.arange(1, _LARGEST_NUMBER + 1)).all())
 
 
 def read_cells(path: Path, name: str) -> list[NDArray[Any]]:
@@ -63,48 +77,9 @@ def read_cells(path: Path, name: str) -> list[NDArray[Any]]:
     Raises:
         DataError: the file is missing, is no MATLAB file, or the variable is no cell array.
     """
-    cells = _read_variable(path, name)
+    cells = read_matlab(path, name)
     if cells.dtype != object:
         raise DataError(
             f"`{name}` in {path} is a {cells.dtype} matrix {list(cells.shape)}; expected a cell per identity."
         )
-    return [np.asarray(cell) for cell in cells.ravel()]
-
-
-def _read_variable(path: Path, name: str) -> NDArray[Any]:
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise DataError(f"{path} was not found; it is part of the SYSU-MM01 evaluation files.")
-    try:
-        content = loadmat(path)
-    except NotImplementedError:  # saved with -v7.3, which is HDF5
-        content = _read_hdf5(path, name)
-    except Exception as error:  # loadmat raises many kinds, even TypeError, on damaged files
-        raise DataError(f"{path} cannot be read as a MATLAB file: {error}") from error
-    if name not in content:
-        raise DataError(f"{path} has no variable {name!r}; is it the file from the dataset's evaluation folder?")
-    return np.asarray(content[name])
-
-
-def _read_hdf5(path: Path, name: str) -> dict[str, NDArray[Any]]:
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            return {name: _hdf5_value(file, file[name])} if name in file else {}
-    except Exception as error:  # h5py, too, raises many kinds
-        raise DataError(f"{path} cannot be read as a MATLAB 7.3 file: {error}") from error
-
-
-def _hdf5_value(file: Any, dataset: Any) -> NDArray[Any]:
-    """A matrix, or a vector of cells as objects; HDF5 holds the transpose of what MATLAB shows."""
-    if dataset.attrs.get("MATLAB_empty", 0):
-        return np.empty((0, 0))
-    value = np.asarray(dataset[()]).T
-    if value.dtype != object:
-        return value
-    cells = np.empty(value.size, dtype=object)
-    for place, reference in enumerate(value.ravel()):
-        cells[place] = _hdf5_value(file, file[reference])
-    return cells
+    return list(cells.ravel())

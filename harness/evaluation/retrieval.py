@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ProtocolError
-from harness.evaluation.figures import FIGURE_NAMES, FigureName, Figures
+from harness.evaluation.figures import FIGURE_NAMES, FigureName, Figures, QueryMeans
 from harness.evaluation.galleries import Permutations, draw_galleries, gallery_order
 from harness.evaluation.metrics import Galleries, QueryFigures, Scores
 from harness.evaluation.protocols import Protocol
@@ -42,6 +42,7 @@ class EvaluationResult:
 
     protocol: Protocol
     trials: tuple[Scores, ...]
+    by_query: QueryMeans
 
     def per_trial(self, figure: FigureName) -> list[float]:
         """One figure over the trials, as fractions."""
@@ -177,8 +178,17 @@ class _Lineup:
         return self.protocols[0].query_cameras
 
     def result(self, protocol: Protocol, figures: QueryFigures) -> EvaluationResult:
-        trials = (self.galleries.scores(figures, number) for number in self.numbers[protocol])
-        return EvaluationResult(protocol, tuple(trials))
+        numbers = self.numbers[protocol]
+        trials = tuple(self.galleries.scores(figures, number) for number in numbers)
+        return EvaluationResult(protocol, trials, _query_means(figures, numbers))
+
+
+def _query_means(figures: QueryFigures, numbers: range) -> QueryMeans:
+    of_trials = slice(numbers.start, numbers.stop)
+    rank_QT, precision_QT = figures.rank[:, of_trials], figures.average_precision[:, of_trials]
+    valid_Q = (rank_QT > 0).all(axis=1)
+    rank1_Q = np.where(valid_Q, (rank_QT == 1).mean(axis=1), np.nan)
+    return QueryMeans.of(rank1_Q, np.where(valid_Q, precision_QT.mean(axis=1), np.nan))
 
 
 def _lineups(test_set: TestSet, drawn: Mapping[Protocol, list[NDArray[np.int64]]]) -> list[_Lineup]:

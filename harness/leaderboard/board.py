@@ -1,6 +1,6 @@
 """What a leaderboard says, as values: everything that is written from it (Markdown, CSV, LaTeX, the page) reads these.
 
-A board holds tables; a table holds what may be compared: one version of a dataset, one protocol, plain or camera-centred
+A board holds tables; a table holds what may be compared: one version of a dataset, one protocol, plain or centred
 features. A row is a method under one set of settings, with its seeds; or a published figure, which has a source and no
 record. ``harness.leaderboard.rows`` makes a board of records and published figures.
 """
@@ -34,7 +34,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One quantity over epochs, as the mean over the seeds that have it: ``epochs`` [E] from 1, ``values`` [E]."""
+    """One quantity over epochs, as the mean over the seeds that have it: ``epochs`` [E] from 1, ``values`` [E].
+
+    ``rank-1`` and ``mAP`` are in percent; ``labels ...`` are of pseudo-labels, shares and indices; ``loss ...`` losses.
+    """
 
     name: str
     epochs: tuple[int, ...]
@@ -68,10 +71,11 @@ class Row:
     """One line of a table.
 
     ``identifier``: stable, unique in the board, fit for a file name and a link. ``parts``: ``(role, name)``;
-    ``options``: ``(part, option, value)`` as recorded. ``group``: rows of one group cannot be told apart from the best
-    of the group (paired bootstrap over queries); 1 is the best; None for published and reference rows. ``pairs``: of
-    every other run row of the table, by identifier: the difference in rank-1 and mAP (this minus the other).
-    ``marks``: what keeps the row from plain comparison, in words. ``records``: names of the files it comes from.
+    ``options``: ``(part, option, value)`` as recorded. ``trials``: that every seed has, galleries or splits.
+    ``group``: rows of one group cannot be told apart from the first of the group (paired bootstrap over queries); 1 is
+    the best; None for published and reference rows, and where single queries are not recorded. ``pairs``: of every
+    other run row of the table, by identifier: the difference in rank-1 and mAP (this minus the other). ``marks``: what
+    keeps the row from plain comparison, in words. ``records``: names of the files it comes from.
     """
 
     identifier: str
@@ -108,8 +112,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows that may be compared. ``identifier``: stable, fit for a file name. ``rows``: run rows by group and rank-1,
-    then reference rows, then published ones by rank-1. ``without_record``: methods of the published rows that no run
-    row stands beside."""
+    then reference rows, then published ones by rank-1, unsupervised before others. ``without_record``: methods of the
+    published rows that no run row stands beside."""
 
     identifier: str
     title: str

@@ -1,7 +1,8 @@
 """The record of a finished run: one JSON file that says what was run, on what, at what cost, and what came out.
 
 Figures are fractions rounded to eight decimals; keys are sorted and the file ends with a newline, so that equal records
-are equal bytes. :func:`figures_digest` covers the figures alone: two runs of the same settings and seed must agree on
+are equal bytes. The file carries a seal over all of it, so that a figure that was changed by hand shows.
+:func:`figures_digest` covers the figures alone: two runs of the same settings and seed must agree on
 it, whatever their times and machines. The model-selection rule and reference rows are part of the record, because
 published figures differ by points on them (evaluation.md, section 7).
 """
@@ -17,14 +18,35 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
 
 from harness.errors import RunError
-from harness.evaluation.figures import Figures, FrozenModel
+from harness.evaluation.figures import Figures, Fraction, FrozenModel, QueryMeans
 from harness.evaluation.pseudo_labels import AssociationQuality, PartitionQuality
 from harness.files import replace_text
+from harness.reading import parse_json, printable, read_text, require_plain, shortened
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD_NAME = "record.json"
+_MOST_BYTES = 64 << 20  # a thousand epochs make about 2 MB
+_LONGEST_NAME = 1000  # all plugins of this repository in one run: 130 characters
 
-Utc = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("Input should be a moment within the years 1 to 9999") from error
+
+
+def _on_one_line(name: str) -> str:
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise ValueError(f"Input should be printable text on one line, of at most {_LONGEST_NAME} characters")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_on_one_line)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""SHA-256 in hexadecimal."""
+
+Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(lambda value: round(value, 3))]
 Selection = Literal["last", "label-free", "oracle"]
 Reference = Literal["pretrained", "supervised", "oracle-association"]
@@ -34,9 +56,9 @@ class DatasetCard(FrozenModel):
     """The images that were used. ``fingerprint`` tells two versions of one dataset apart and is the same for all of its
     trials; ``size`` and ``seed`` belong to the rendered one, ``trial`` to RegDB (a split of its own, 1 to 10)."""
 
-    name: str
-    fingerprint: str
-    size: str | None = None
+    name: Name
+    fingerprint: Name
+    size: Name | None = None
     seed: int | None = None
     trial: int | None = None
     images_train: int = Field(ge=0)
@@ -47,18 +69,18 @@ class DatasetCard(FrozenModel):
 class Part(FrozenModel):
     """One active part: the role it fills, its name, the plugin and distribution it came from, and its options."""
 
-    role: str
-    name: str
-    plugin: str
-    distribution: str
-    version: str
+    role: Name
+    name: Name
+    plugin: Name
+    distribution: Name
+    version: Name
     options: dict[str, Any] = Field(default_factory=dict)
 
 
 class EncoderCard(FrozenModel):
     """The network. ``weights`` says what it started from; ``embeddings`` gives the width of each embedding."""
 
-    name: str
+    name: Name
     weights: str
     embeddings: dict[str, int]
     parameters: int = Field(ge=0)
@@ -88,6 +110,16 @@ class EpochLabels(FrozenModel):
     stage: str
     partitions: dict[str, PartitionQuality] = Field(default_factory=dict)
     links: dict[str, AssociationQuality] = Field(default_factory=dict)
+
+
+class EpochCurve(FrozenModel):
+    """What training looked like in one epoch: terms by name, and the primary protocol's figures if it was evaluated."""
+
+    epoch: int = Field(ge=0)
+    learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    losses: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(default_factory=dict)
+    rank1: Fraction | None = None
+    mAP: Fraction | None = None
 
 
 class Cost(FrozenModel):
@@ -131,25 +163,32 @@ class Record(FrozenModel):
         selection: which epoch the figures are of. ``label-free`` and ``oracle`` selection are marked in tables.
         reference: set for rows that are no unsupervised method.
         skipped_epochs: epochs without training, because every image was an outlier.
+        by_query: rank-1 and average precision of every query under the primary protocol.
+        embeddings_sha256: of the file of test embeddings that the figures were computed from.
+        extra_information: what training used beside pixels and modality, such as camera labels.
         warnings: every fallback and oddity a reader should know of.
     """
 
-    schema_version: Literal[1] = 1
-    name: str
-    method: str
+    schema_version: Literal[2] = 2
+    name: Name
+    method: Name
     created: Utc
     status: Literal["finished"] = "finished"
     dataset: DatasetCard
-    protocols: dict[str, Figures] = Field(min_length=1)
-    primary_protocol: str
+    protocols: dict[Name, Figures] = Field(min_length=1)
+    primary_protocol: Name
+    by_query: QueryMeans
+    embeddings_sha256: Digest
     parts: list[Part]
     recipe: dict[str, Any]
     encoder: EncoderCard
     extraction: Extraction = Extraction()
     neighbour_search: NeighbourSearchCard = NeighbourSearchCard()
+    extra_information: list[Name] = Field(default_factory=list)
     seed: int
     selection: Selection = "last"
     reference: Reference | None = None
+    curves: list[EpochCurve] = Field(default_factory=list)
     pseudo_labels: list[EpochLabels] = Field(default_factory=list)
     skipped_epochs: list[int] = Field(default_factory=list)
     cost: Cost
@@ -177,6 +216,8 @@ def record_json(record: Record) -> str:
     """
     try:
         content = record.model_dump(mode="json")
+        require_plain(content)
+        content["seal"] = canonical_digest(content)
         return json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError as error:  # also pydantic's serialisation error
         raise RunError(f"The record of run {record.name!r} cannot be written as JSON: {error}.") from error
@@ -193,27 +234,37 @@ def read_record(path: Path) -> Record:
     """The record in a file.
 
     Raises:
-        RunError: the file is missing, is no JSON, or does not fit this version's schema.
+        RunError: the file is missing, far too large, no JSON, does not fit this version's schema, or was changed after
+            it was written (its seal is broken).
     """
+    if not path.exists():
+        raise RunError(f"There is no run record at {path}; a run writes it when it has finished.")
+    text = read_text(path, "run record", most_bytes=_MOST_BYTES, error=RunError, form="a JSON file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(f"There is no run record at {path}; a run writes it when it has finished.") from error
-    except (OSError, ValueError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise RunError(f"The run record {path} cannot be read: {error}.") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if version != SCHEMA_VERSION:
         raise RunError(
-            f"The file {path} has schema version {version!r}, but this harness reads version {SCHEMA_VERSION}; repeat "
-            "the run or read it with the version of the harness that wrote it."
+            f"The file {path} has schema version {shortened(repr(version))}, but this harness reads version "
+            f"{SCHEMA_VERSION}; repeat the run or read it with the version of the harness that wrote it."
         )
+    seal = content.pop("seal", None)
     try:
-        return Record.model_validate(content)
+        record = Record.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the record as a whole"
+        where = printable(shortened(".".join(map(str, first["loc"])))) or "the record as a whole"
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise RunError(f"The run record {path} is not valid at {where}: {first['msg']}{more}.") from error
+        what = shortened(first["msg"], most=300)
+        raise RunError(f"The run record {path} is not valid at {where}: {what}{more}.") from error
+    if seal != canonical_digest(record.model_dump(mode="json")):
+        raise RunError(
+            f"The run record {path} was changed after it was written: its seal does not fit its content. Take the file "
+            "that the run wrote (`harness evaluate RUN` scores the stored embeddings again), or repeat the run."
+        )
+    return record
 
 
 def figures_digest(record: Record) -> str:

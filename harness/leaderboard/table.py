@@ -9,6 +9,7 @@ Percentages have two decimals; the order of tables and rows depends on the recor
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import RunError
 from harness.evaluation.figures import FIGURE_NAMES, FigureName, figure_header
 from harness.leaderboard.record import RECORD_NAME, Record, read_record, settings_digest
+from harness.leaderboard.statistics import Run, seed_means
+from harness.reading import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 SHOWN: tuple[FigureName, ...] = ("rank1", "rank10", "mAP", "mINP")
 _TABLE_KEYS = ["dataset", "size", "dataset_seed", "fingerprint", "protocol", "camera_centred"]
 _DIGEST_LENGTH = 8
+
+# What begins markup of CommonMark and of GitHub: tables, bare links (https://, www., name@host, #1), formulae, ~~
+_MEANINGFUL = re.compile(r"""[\\|`*<>\[\]&~$@#]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.""", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,9 @@ def leaderboard(records: Iterable[Record], *, protocols: Sequence[str] | None = 
     return frame.sort_values(by, ascending=ascending, kind="stable", ignore_index=True)
 
 
-def _grouped(records: Iterable[Record]) -> dict[_Row, dict[tuple[int, int | None], Record]]:
+def _grouped(records: Iterable[Record]) -> dict[_Row, dict[Run, Record]]:
     """The runs of each row by seed and trial."""
-    groups: defaultdict[_Row, dict[tuple[int, int | None], Record]] = defaultdict(dict)
+    groups: defaultdict[_Row, dict[Run, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda record: (record.created, record.name)):
         digest = settings_digest(record)[:_DIGEST_LENGTH]
         for protocol in record.protocols:
@@ -121,7 +127,7 @@ def _row(record: Record, protocol: str, digest: str) -> _Row:
     )
 
 
-def _summary(row: _Row, runs: dict[tuple[int, int | None], Record]) -> dict[str, Any]:
+def _summary(row: _Row, runs: dict[Run, Record]) -> dict[str, Any]:
     seeds = sorted({seed for seed, _ in runs})
     trials = {seed: [run for run in runs if run[0] == seed and run[1] is not None] for seed in seeds}
     summary: dict[str, Any] = {name: getattr(row, name) for name in row.__dataclass_fields__}
@@ -131,7 +137,7 @@ def _summary(row: _Row, runs: dict[tuple[int, int | None], Record]) -> dict[str,
     summary["trials"] = min(map(len, trials.values()))
     for figure in FIGURE_NAMES:
         of_run = {run: 100 * float(getattr(record.protocols[row.protocol], figure)) for run, record in runs.items()}
-        of_seed = [statistics.fmean(of_run[run] for run in runs if run[0] == seed) for seed in seeds]
+        of_seed = list(seed_means(of_run).values())
         values = of_seed if len(seeds) > 1 else list(of_run.values())
         summary[f"{figure}_mean"] = statistics.fmean(of_seed)
         summary[f"{figure}_sd"] = statistics.stdev(values) if len(values) > 1 else float("nan")
@@ -179,11 +185,21 @@ def _heading(row: dict[Any, Any]) -> str:
     version += [f"seed {row['dataset_seed']}"] if row["dataset_seed"] else []
     version.append(f"fingerprint {row['fingerprint'][:12]}")
     centred = ", camera-centred features" if row["camera_centred"] else ""
-    return f"## {row['protocol']}{centred}\n\nDataset {row['dataset']} ({', '.join(version)}). Figures in percent."
+    protocol, dataset, which = map(escape_markdown, (row["protocol"], row["dataset"], ", ".join(version)))
+    return f"## {protocol}{centred}\n\nDataset {dataset} ({which}). Figures in percent."
+
+
+def escape_markdown(text: str) -> str:
+    """``text`` as Markdown that shows it as it is, on one line: no markup, HTML, link or column of its own.
+
+    Names come from plugins and users. An underscore within a word and a dot are left alone: they mean nothing there,
+    and a table in a terminal stays readable.
+    """
+    return _MEANINGFUL.sub(r"\\\g<0>", printable(text))
 
 
 def _method(row: dict[Any, Any]) -> str:
-    name = str(row["method"]).replace("|", "\\|")
+    name = escape_markdown(row["method"])
     return f"{name} † ({row['reference']})" if row["reference"] else name
 
 

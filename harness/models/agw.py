@@ -8,6 +8,7 @@ Deviation: the published networks list three complete ResNets and an unused clas
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -197,8 +198,8 @@ def _from_resnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _imagenet_state() -> Mapping[str, Tensor]:
     weights = ResNet50_Weights.IMAGENET1K_V1
     try:
-        return weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"The ImageNet weights of ResNet-50 could not be downloaded from {weights.url} "
             f"({one_line(error)}). {_REMEDY}"

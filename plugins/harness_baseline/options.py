@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness import Options
+from harness import USES_CAMERAS, Options
 
 
 class DbscanOptions(Options):
@@ -17,7 +17,9 @@ class DbscanOptions(Options):
     eps: float = Field(0.6, gt=0, le=1, description="Largest Jaccard distance between neighbours in DBSCAN.")
     min_samples: int = Field(4, ge=1, description="Neighbours that make an image a core point, itself included.")
     centre_cameras: bool = Field(
-        False, description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first."
+        False,
+        description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first.",
+        json_schema_extra=USES_CAMERAS,
     )
 
 
@@ -76,7 +78,9 @@ class PgmOptions(Options):
         "clusters that are each other's nearest.",
     )
     centre_cameras: bool = Field(
-        False, description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first."
+        False,
+        description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first.",
+        json_schema_extra=USES_CAMERAS,
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness import ClustererProvider, LossProvider, MemoryProvider, Paper, PluginCard, Recipe, hookimpl
+from harness import CAMERA_LABELS, ClustererProvider, LossProvider, MemoryProvider, Paper, PluginCard, Recipe, hookimpl
 from harness_dmic.options import (
     DNC_PRESETS,
     HYBRID_CONTRAST_PRESETS,
@@ -41,6 +41,7 @@ MIE = ClustererProvider(
     "Clusters by a distance in which every modality and camera has the same share.",
     MieOptions,
     MIE_PRESETS,
+    uses=(CAMERA_LABELS,),
 )
 DNC = ClustererProvider(
     "dnc",
@@ -48,6 +49,7 @@ DNC = ClustererProvider(
     "MIE with DBSCAN's radius and the size of the expansion on a schedule.",
     DncOptions,
     DNC_PRESETS,
+    uses=(CAMERA_LABELS,),
 )
 HMCL = MemoryProvider(
     "hmcl",

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PositiveInt
 
-from harness import Options
+from harness import USES_CAMERAS, Options
 
 Form = Literal["nested", "flat", "plain"]
 
@@ -36,7 +36,9 @@ class MieOptions(Options):
         False, description="Make images outliers whose joint cluster holds one modality only."
     )
     centre_cameras: bool = Field(
-        False, description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first."
+        False,
+        description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first.",
+        json_schema_extra=USES_CAMERAS,
     )
 
 

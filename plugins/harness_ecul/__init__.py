@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness import ClustererProvider, LossProvider, MemoryProvider, Paper, PluginCard, Recipe, hookimpl
+from harness import CAMERA_LABELS, ClustererProvider, LossProvider, MemoryProvider, Paper, PluginCard, Recipe, hookimpl
 from harness_dmic.recipes import dmic_recipe
 from harness_ecul.options import (
     EMCC_PRESETS,
@@ -40,6 +40,7 @@ EMCC = ClustererProvider(
     "Clusters by a wide search that takes a limited number of neighbours from each camera.",
     EmccOptions,
     EMCC_PRESETS,
+    uses=(CAMERA_LABELS,),
 )
 
 

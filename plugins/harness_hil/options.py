@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from harness import Options
+from harness import USES_CAMERAS, Options
 
 
 class BrstOptions(Options):
@@ -25,7 +25,9 @@ class BrstOptions(Options):
         "modality that is most similar to that prototype.",
     )
     centre_cameras: bool = Field(
-        False, description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first."
+        False,
+        description="Subtract every camera's mean feature (and with it the modality's) and renormalise, first.",
+        json_schema_extra=USES_CAMERAS,
     )
 
 

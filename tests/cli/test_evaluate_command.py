@@ -47,8 +47,8 @@ class TestARun:
         about = json.dumps({"paths": [f"{row:04d}" for row in range(len(tensors["features"]))]})
         save_file(tensors, path, metadata={"harness": about})
         again = harness("evaluate", finished)
-        assert again.code == 1
-        assert "DIFFERENT from the record: rendered/all/single/S/v1" in again.out
+        assert again.code == 2
+        assert "not the file that the figures of this run were computed from" in again.err
 
     def test_that_has_fewer_embeddings_than_test_images_is_refused(self, harness, finished: Path) -> None:
         path = finished / "embeddings.safetensors"

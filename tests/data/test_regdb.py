@@ -226,6 +226,11 @@ def test_a_trial_without_any_list_is_refused(tree):
         ("1/v0.bmp 0", "is not under `Visible`"),
         (". 0", "is not under `Visible`"),
         ("x" * 5000 + " 0", "is not under `Visible`"),
+        ("Visible/1/v0\x00.bmp 0", "holds control characters"),
+        ("Visible/1/\x1b]0;x\x07v0.bmp 0", "holds control characters"),
+        ("Visible/.. /1/v0.bmp", "does not end with a label"),
+        ("./../RegDB/Visible/1/v0.bmp 0", "leaves the dataset's folder"),
+        ("\\\\server\\share\\Visible\\1\\v0.bmp 0", "leaves the dataset's folder"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_refused_by_file_and_line(tree, line, message):
@@ -246,7 +251,7 @@ def test_a_list_without_content_is_refused(tree, raw, message):
 
 
 def test_a_list_that_cannot_be_read_is_named(tree):
-    with pytest.raises(DataError, match=r"train_visible_9\.txt cannot be read"):
+    with pytest.raises(DataError, match=r"Cannot read the list .*train_visible_9\.txt: No such file"):
         read_list(list_file(tree, "train", "visible", 9), modality="visible")
 
 
@@ -295,3 +300,26 @@ def test_equal_labels_in_both_splits_are_no_leak(tree):
     train, test = (read_regdb(tree, split=split, trial=1) for split in ("train", "test"))
     assert set(train.identity.tolist()) == set(test.identity.tolist()) == {0, 1, 2}
     assert not set(train.paths) & set(test.paths)
+
+
+def test_a_list_larger_than_any_is_refused_before_it_is_read(tree):
+    with (tree / "idx" / "train_visible_1.txt").open("wb") as file:
+        file.truncate(1 << 40)
+    assert "train_visible_1.txt is larger than 16,777,216 bytes" in refusal(tree)
+
+
+@pytest.mark.parametrize("path", ["Visible/" + "x" * 300 + ".bmp", "Visible/" + "x/" * 3000 + "v0.bmp"])
+def test_a_path_longer_than_the_system_allows_is_a_missing_image(tree, path):
+    edit(tree, "train_visible_1", lambda text: f"{text}{path} 0\n")
+    assert "1 of 13 listed images are not in" in refusal(tree)
+
+
+def test_a_root_longer_than_the_system_allows_does_not_exist(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_regdb(tmp_path / ("x" * 300), split="train", trial=1)
+
+
+def test_links_in_the_tree_are_followed_wherever_they_point(tree, tmp_path):
+    (tree / "Thermal").rename(tmp_path / "elsewhere")
+    (tree / "Thermal").symlink_to(tmp_path / "elsewhere")
+    assert len(read_regdb(tree, split="train", trial=1)) == 12

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -131,7 +133,7 @@ def test_an_id_file_with_garbage_is_refused_by_name_and_place(tree, raw, message
 
 def test_a_missing_id_file_is_named(tree):
     (tree / "exp" / "val_id.txt").unlink()
-    with pytest.raises(DataError, match=r"val_id\.txt cannot be read"):
+    with pytest.raises(DataError, match=r"Cannot read the identity list .*val_id\.txt: No such file"):
         read_sysu_mm01(tree, split="train")
     assert len(read_sysu_mm01(tree, split="train", include_val=False)) == 36
 
@@ -203,4 +205,34 @@ def test_camera_folders_without_images_of_one_modality_are_refused(tree):
 def test_listed_identities_without_any_image_are_named(tree):
     (tree / "exp" / "train_id.txt").write_text("1,2,5,77,78")
     with pytest.raises(DataError, match=r"2 identities of train_id\.txt and val_id\.txt have no image.*0077, 0078"):
+        read_sysu_mm01(tree, split="train")
+
+
+def test_an_id_file_larger_than_any_is_refused_before_it_is_read(tree):
+    with (tree / "exp" / "train_id.txt").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match=r"train_id\.txt is larger than 1,048,576 bytes"):
+        read_sysu_mm01(tree, split="train")
+
+
+@pytest.mark.parametrize("entry", ["../1", "/1", "..", "C:1", "1/../2", "~", "1\0", "1\x1b[2J"])
+def test_an_entry_that_would_leave_the_tree_is_refused_by_its_place(tree, entry):
+    (tree / "exp" / "train_id.txt").write_text(f"1,{entry},5")
+    with pytest.raises(DataError, match=r"train_id\.txt: entry 2 of the first line is") as caught:
+        read_sysu_mm01(tree, split="train")
+    assert str(caught.value).isprintable()
+
+
+def test_links_in_the_tree_are_followed_wherever_they_point(tree, tmp_path):
+    (tree / "cam3").rename(tmp_path / "elsewhere")
+    (tree / "cam3").symlink_to(tmp_path / "elsewhere")
+    assert (read_sysu_mm01(tree, split="train").camera == 3).any()
+
+
+def test_an_image_whose_name_is_no_utf_8_is_named(tree):
+    try:
+        (tree / "cam1" / "0001" / os.fsdecode(b"\xff.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(DataError, match=r"0001 holds an image whose name is not UTF-8: \\udcff\.jpg"):
         read_sysu_mm01(tree, split="train")

@@ -77,7 +77,7 @@ SPOTS = {
     "serialising a checkpoint": (checkpoint.torch, "save", 4),
     "syncing a checkpoint": (os, "fsync", 4),
     "renaming a file": (os, "replace", 4),
-    "appending metrics": (folder.RunFolder, "append_metrics", 4),
+    "writing metrics": (folder.RunFolder, "write_metrics", 4),
     "test extraction": (run_module, "extract_features", 1),
     "evaluation": (run_module, "evaluate_all", 1),
     "saving weights": (run_module, "save_file", 2),

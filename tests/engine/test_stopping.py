@@ -89,7 +89,7 @@ def test_every_signal_stops_after_the_iteration_it_came_in(run, step, number, mo
 @pytest.mark.parametrize(
     ("owner", "name", "call", "place"),
     [
-        (run_module, "build_cache", 1, "before the first epoch"),
+        (run_module, "build_cache", 1, "after 0 of 4 epochs"),
         (train, "extract_features", 1, "after 0 of 4 epochs"),
         (train, "extract_features", 3, "after 2 of 4 epochs"),
         (run_module, "label_quality", 2, "after 1 of 4 epochs and 3 iterations of the next"),

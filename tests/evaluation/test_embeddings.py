@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 
 import h5py
 import numpy as np
@@ -85,13 +87,13 @@ def test_the_official_cells_give_the_figures_of_the_same_features_in_an_npz_file
     renamed = np.array(SYSU_TEST_IDENTITIES)[np.unique(toy["identities"], return_inverse=True)[1]]
     for camera in range(1, 7):
         cells = [toy["features"][(renamed == identity) & (toy["cameras"] == camera)] for identity in range(1, 40)]
-        _write_cells(tmp_path / f"feat_toy_cam{camera}.mat", cells, version=version)
+        write_cells(tmp_path / f"feat_toy_cam{camera}.mat", cells, version=version)
     expected = scored(written({**toy, "identities": renamed})).figures()
     assert scored(tmp_path).figures() == expected
     assert scored(tmp_path / "feat_toy").figures() == expected
 
 
-def _write_cells(path, cells, *, version):
+def write_cells(path, cells, *, version):
     if version == "5":
         column = np.empty((len(cells), 1), dtype=object)
         column[:, 0] = [cell if len(cell) else np.empty((0, 0)) for cell in cells]
@@ -169,11 +171,11 @@ def test_official_cells_that_are_incomplete_or_several_are_refused(tmp_path):
         read_embeddings(tmp_path)
     cells = [np.eye(2)] * 6
     for camera in range(1, 6):
-        _write_cells(tmp_path / f"a_cam{camera}.mat", cells, version="5")
+        write_cells(tmp_path / f"a_cam{camera}.mat", cells, version="5")
     with pytest.raises(DataError, match=r"lacks cameras \[6\]"):
         read_embeddings(tmp_path)
-    _write_cells(tmp_path / "a_cam6.mat", cells[:5], version="5")
-    _write_cells(tmp_path / "b_cam1.mat", cells, version="5")
+    write_cells(tmp_path / "a_cam6.mat", cells[:5], version="5")
+    write_cells(tmp_path / "b_cam1.mat", cells, version="5")
     with pytest.raises(DataError, match="several feature sets"):
         read_embeddings(tmp_path)
     assert len(read_embeddings(tmp_path / "a").features) == 10
@@ -226,3 +228,135 @@ class TestRankedFeatures:
         features, how = ranked_features(embeddings, distance="euclidean")
         assert features is embeddings.features
         assert how.startswith("Euclidean")
+
+
+class TestHostileFiles:
+    """What damaged or made-up files hold, found by the fuzz tests or thought of; each is refused by the file's name."""
+
+    def refusal(self, path, error=DataError) -> str:
+        with pytest.raises(error) as caught:
+            read_embeddings(path)
+        assert path.name in str(caught.value)
+        assert len(str(caught.value)) < 1000
+        return str(caught.value)
+
+    def test_an_archive_that_unpacks_to_far_more_than_its_size(self, tmp_path):
+        np.savez_compressed(tmp_path / "a.npz", features=np.zeros((20 << 10, 1 << 10), dtype=np.float32))
+        assert (tmp_path / "a.npz").stat().st_size < 200_000
+        assert "unpacks to 83,886,208 bytes, far more than its size" in self.refusal(tmp_path / "a.npz")
+
+    def test_an_archive_whose_directory_says_less_than_it_unpacks_to(self, toy, written):
+        path = written({name: values for name, values in toy.items() if name != "paths"})
+        with zipfile.ZipFile(path) as archive:
+            size = archive.getinfo("features.npy").file_size
+        content = path.read_bytes()
+        directory = content.index(b"PK\x01\x02")
+        path.write_bytes(
+            content[:directory] + content[directory:].replace(size.to_bytes(4, "little"), (200).to_bytes(4, "little"))
+        )
+        assert "Bad CRC" in self.refusal(path)
+
+    @pytest.mark.parametrize("shape", ["(67, 99999999999)", "(99999999999, 99999999999)"])
+    def test_an_array_whose_header_claims_more_than_follows(self, toy, tmp_path, shape):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + toy["features"].tobytes()
+        with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+            archive.writestr("features.npy", member)
+        assert "`features` claims" in self.refusal(tmp_path / "a.npz")
+
+    def test_an_array_of_objects_is_not_unpickled(self, toy, written, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return (tmp_path / "trapped").touch, ()
+
+        for name in ("features", "identities", "paths"):
+            path = written({**toy, name: np.array([Trap()] * 67, dtype=object)})
+            assert "objects, which could run code" in self.refusal(path)
+        assert not (tmp_path / "trapped").exists()
+
+    def test_arrays_that_are_not_asked_for_are_not_read(self, toy, written, tmp_path):
+        path = written({**toy, "notes": np.array([{"a": 1}], dtype=object)})
+        assert len(read_embeddings(path).features) == 67
+
+    def test_a_name_that_is_there_twice(self, toy, written):
+        path = written(toy)
+        with (
+            pytest.warns(UserWarning, match="Duplicate"),
+            zipfile.ZipFile(path, "a") as archive,
+            archive.open("features.npy", "w") as member,
+        ):
+            np.lib.format.write_array(member, toy["features"])
+        assert "holds `features` twice" in self.refusal(path)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("identities", np.array(3), "`identities` has no entries for 67 feature rows"),
+            ("paths", np.array("a.jpg"), "expected one text per image"),
+            ("cameras", np.full(67, np.inf), "holds inf"),
+            ("cameras", np.full(67, np.nan), "one whole number per image"),
+            ("identities", np.full(67, 1e300), "holds 1e.300"),
+            ("identities", np.full(67, 2**63, dtype=np.uint64), "holds 9223372036854775808"),
+            ("features", np.ones((67, 2), dtype=np.longdouble), "floating-point matrix"),
+            ("features", np.float64(3), "floating-point matrix"),
+            ("paths", np.frombuffer(b"\xff\xff\xff\xff" * 67, dtype="<U1"), "something other than text"),
+            ("paths", np.frombuffer(b"a\0\0\0a\0\xff\xff" * 67, dtype="<U2"), "something other than text"),
+            ("paths", np.frombuffer(b"\x7f\0\0a\0\0\0a" * 67, dtype=">U2"), "something other than text"),
+            ("paths", np.array([b"\xff\xfe%d" % row for row in range(67)]), "something other than text"),
+            ("paths", np.full(67, "a\x1b[2J"), r"the first is a\\x1b\[2J;"),
+        ],
+    )
+    def test_arrays_of_another_kind(self, toy, written, name, value, message):
+        assert re.search(message, self.refusal(written({**toy, name: value})))
+
+    def test_labels_in_half_precision_are_whole_numbers_too(self, toy, written):
+        path = written({**toy, "identities": toy["identities"].astype(np.float16)})
+        assert np.array_equal(read_embeddings(path).test_set.identity, toy["identities"])
+
+    def test_negative_labels_name_the_file(self, toy, written):
+        path = written({**toy, "cameras": -toy["cameras"]})
+        assert "no negative number" in self.refusal(path, ProtocolError)
+
+    @pytest.mark.parametrize(
+        ("metadata", "message"),
+        [
+            ({"harness": "[]"}, "not those of a run"),
+            ({"harness": "3"}, "not those of a run"),
+            ({"harness": '{"protocol": 5}'}, "not those of a run"),
+            ({"harness": "[" * 100_000}, "nested more than"),
+            ({"harness": '{"paths": [], "paths": []}'}, "there twice"),
+            ({"paths": '"a.jpg"'}, "no list of texts"),
+            ({"paths": '["a.jpg", 3]'}, "no list of texts"),
+            ({"paths": '[["a.jpg"], "b"]'}, "no list of texts"),
+            ({"paths": '["a.jpg"]'}, "`paths` has 1 entries for 67 feature rows"),
+            ({"paths": '["\\ud800"]'}, "no character of Unicode"),
+        ],
+    )
+    def test_metadata_that_are_not_those_of_embeddings(self, toy, tmp_path, metadata, message):
+        tensors = {name: np.ascontiguousarray(values) for name, values in toy.items() if name != "paths"}
+        save_file(tensors, tmp_path / "a.safetensors", metadata=metadata)
+        assert message in self.refusal(tmp_path / "a.safetensors")
+
+    def test_a_tensor_that_claims_more_than_the_file_holds(self, tmp_path):
+        header = json.dumps(
+            {"features": {"dtype": "F64", "shape": [1 << 40, 2], "data_offsets": [0, 1 << 44]}}
+        ).encode()
+        (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+        assert "cannot be read as a safetensors" in self.refusal(tmp_path / "a.safetensors")
+        (tmp_path / "a.safetensors").write_bytes((2**63).to_bytes(8, "little") + header)
+        assert "cannot be read as a safetensors" in self.refusal(tmp_path / "a.safetensors")
+
+    @pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "a_cam1.mat"])
+    def test_a_file_larger_than_any_features(self, tmp_path, name):
+        for camera in range(2, 7):
+            (tmp_path / f"a_cam{camera}.mat").touch()
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(9 << 30)
+        with pytest.raises(DataError, match="9,663,676,416 bytes, and at most 8,589,934,592 are read"):
+            read_embeddings(tmp_path / "a" if name.endswith(".mat") else tmp_path / name)
+
+    def test_a_message_of_a_library_is_cut(self, toy, written):
+        path = written(toy)
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"\x0c\x00\x14\x00features.npy", b"\xff\x0f\x14\x00features.npy", 1))
+        self.refusal(path)

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
+import tomli_w
 
 from harness.evaluation import FIGURE_NAMES, AssociationQuality, Figures, PartitionQuality
+from harness.evaluation.figures import QueryMeans
 from harness.leaderboard import (
     CodeState,
     Cost,
@@ -15,6 +18,7 @@ from harness.leaderboard import (
     Part,
     Record,
 )
+from harness.leaderboard.versions import DatasetVersion
 
 PROTOCOL = "rendered/all/single/S/v1"
 
@@ -29,6 +33,26 @@ def figures_at(rank1):
         trials=2,
         queries=40,
         valid_queries=38,
+        gallery_size=60,
+    )
+
+
+def for_queries(value):
+    """``value`` for 38 queries, and 2 without a correct image."""
+    return np.append(np.full(38, value), [np.nan, np.nan])
+
+
+def figures_of(rank1_Q, average_precision_Q):
+    """Figures of one gallery whose rank-1 and mAP are the means over the queries."""
+    rank1, mean = float(np.nanmean(rank1_Q)), float(np.nanmean(average_precision_Q))
+    values = dict(zip(FIGURE_NAMES, (rank1, rank1, rank1, rank1, mean, mean), strict=True))
+    return Figures(
+        **values,
+        per_trial={name: [value] for name, value in values.items()},
+        sd=dict.fromkeys(FIGURE_NAMES),
+        trials=1,
+        queries=len(rank1_Q),
+        valid_queries=int((~np.isnan(rank1_Q)).sum()),
         gallery_size=60,
     )
 
@@ -57,6 +81,8 @@ def make_record():
             ),
             "protocols": {PROTOCOL: figures_at(rank1)},
             "primary_protocol": PROTOCOL,
+            "by_query": QueryMeans.of(for_queries(rank1), for_queries(rank1 + 0.05)),
+            "embeddings_sha256": "e" * 64,
             "parts": [
                 Part(
                     role="memory",
@@ -85,3 +111,46 @@ def make_record():
         return Record(**(fields | changes))
 
     return build
+
+
+@pytest.fixture
+def make_queried(make_record):
+    """Builds a record whose figures follow from those of single queries, fractions [Q]."""
+
+    def build(rank1_Q, average_precision_Q=None, **changes):
+        rank1_Q = np.asarray(rank1_Q, dtype=float)
+        average_precision_Q = rank1_Q if average_precision_Q is None else np.asarray(average_precision_Q, dtype=float)
+        protocol = changes.setdefault("primary_protocol", PROTOCOL)
+        changes.setdefault("protocols", {protocol: figures_of(rank1_Q, average_precision_Q)})
+        return make_record(by_query=QueryMeans.of(rank1_Q, average_precision_Q), **changes)
+
+    return build
+
+
+VERSIONS = {
+    "rendered-small-0": DatasetVersion(name="rendered", size="small", seed=0, fingerprints=("f00dfeed" * 8,)),
+    "regdb": DatasetVersion(name="regdb", fingerprints=("0ddba11",)),
+    "sysu-mm01": DatasetVersion(name="sysu-mm01", fingerprints=("5ca1ab1e",)),
+}
+
+
+@pytest.fixture
+def versions():
+    """The versions of datasets that the boards of these tests know."""
+    return VERSIONS
+
+
+@pytest.fixture
+def board(tmp_path):
+    """A board's folder that knows these versions, and two published figures."""
+    folder = tmp_path / "board"
+    folder.mkdir()
+    listed = {name: version.model_dump(exclude_none=True) for name, version in VERSIONS.items()}
+    (folder / "datasets.toml").write_text(tomli_w.dumps(listed))
+    header = "method,paper_title,venue,year,supervision,dataset,setting,r1,r5,r10,r20,map,minp,source"
+    lines = [
+        "PGM,Progressive,CVPR,2023,unsupervised,sysu-mm01,all-search,57.27,,92.48,97.23,51.78,34.96,the paper",
+        "AGW,Survey,IEEE TPAMI,2021,supervised,sysu-mm01,all-search,47.50,,,,47.65,35.30,secondary: another paper",
+    ]
+    (folder / "published.csv").write_text("\n".join([header, *lines]) + "\n")
+    return folder

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from harness.errors import RunError
+from harness.evaluation.figures import QueryMeans
 from harness.leaderboard import figures_digest, read_record, settings_digest, write_record
 
 
@@ -112,9 +114,21 @@ def _damage(path, change):
     [
         (lambda content: content.update(extra=1), "not valid at extra"),
         (lambda content: content["cost"].pop("device"), r"not valid at cost\.device: Field required"),
-        (lambda content: content.update(schema_version=99), "schema version 99.*reads version 1"),
+        (lambda content: content.update(schema_version=99), "schema version 99.*reads version 2"),
         (lambda content: content.pop("schema_version"), "schema version None"),
         (lambda content: content.update(primary_protocol="x"), "'x' is not among"),
+        (lambda content: content.update(seed="0"), r"not valid at seed: Input should be a valid integer"),
+        (lambda content: content.update(method="a\x1b[2Jb"), "not valid at method: .*printable text on one line"),
+        (lambda content: content.update(method="x" * 1001), "not valid at method: .*at most 1000 characters"),
+        (lambda content: content["parts"][0].update(plugin="a\nb"), r"not valid at parts\.0\.plugin: .*on one line"),
+        (lambda content: content.update({"\x1b[2J": 1}), r"not valid at \\x1b\[2J: Extra inputs"),
+        (
+            lambda content: content.update(created="0001-01-01T00:00:00+14:00"),
+            "not valid at created: .*years 1 to 9999",
+        ),
+        (lambda content: content["recipe"].update(rate=float("nan")), "cannot be read: rate is nan"),
+        (lambda content: content["recipe"].update(rate=2**64), "cannot be read: rate is a whole number of more than"),
+        (lambda content: content["recipe"].update(text="\ud800"), "cannot be read: text holds .*no character"),
     ],
 )
 def test_a_damaged_record_is_described_in_one_sentence(tmp_path, make_record, change, message):
@@ -126,7 +140,9 @@ def test_a_damaged_record_is_described_in_one_sentence(tmp_path, make_record, ch
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[]", b"3"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"\xff\xfe", b"[]", b"3", b"", b"[" * 100_000, b'{"seed": 1, "seed": 2}', b"9" * 5000, b"NaN"]
+)
 def test_a_file_that_is_no_record_is_named(tmp_path, content):
     (tmp_path / "record.json").write_bytes(content)
     with pytest.raises(RunError, match=r"record\.json"):
@@ -136,3 +152,50 @@ def test_a_file_that_is_no_record_is_named(tmp_path, content):
 def test_a_missing_record_is_named(tmp_path):
     with pytest.raises(RunError, match="no run record"):
         read_record(tmp_path / "record.json")
+
+
+def test_a_file_larger_than_any_record_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "record.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RunError, match=r"run record .*record\.json is larger than 67,108,864 bytes"):
+        read_record(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize("value", ["\ud800", 2**64, [[[[1]]]] * 2])
+def test_what_can_be_written_can_be_read_again(tmp_path, make_record, value):
+    path = tmp_path / "record.json"
+    record = make_record(recipe={"value": value})
+    if isinstance(value, list):
+        write_record(path, record)
+        assert read_record(path) == record
+    else:
+        with pytest.raises(RunError, match="cannot be written as JSON"):
+            write_record(path, record)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_figure_changed_by_hand_is_refused(make_record, tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, make_record(rank1=0.25))
+    content = path.read_text()
+    path.write_text(content.replace('"mAP": 0.3,', '"mAP": 0.4,', 1))
+    assert path.read_text() != content
+    with pytest.raises(RunError, match="changed after it was written: its seal does not fit"):
+        read_record(path)
+
+
+def test_a_record_without_a_seal_is_refused(make_record, tmp_path):
+    path = tmp_path / "record.json"
+    write_record(path, make_record())
+    content = json.loads(path.read_text())
+    del content["seal"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match="seal"):
+        read_record(path)
+
+
+def test_the_figures_of_single_queries_come_back_to_a_hundredth_of_a_percent():
+    rank1 = np.array([0.0, 0.3, 1.0, np.nan])
+    means = QueryMeans.of(rank1, rank1 / 3)
+    assert means.values("rank1") == pytest.approx(rank1, abs=1e-5, nan_ok=True)
+    assert means.values("AP") == pytest.approx(rank1 / 3, abs=1e-5, nan_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from harness.errors import RunError
 from harness.leaderboard import Extraction, find_records, leaderboard, render_markdown, write_record
+from harness.leaderboard.table import escape_markdown
 
 PROTOCOL = "rendered/all/single/S/v1"
 INDOOR = "rendered/indoor/single/S/v1"
@@ -92,6 +94,45 @@ def test_the_table_reads_as_documented(make_record):
         "† reference row, not an unsupervised method.",
         "‡ epoch chosen by test figures: optimistic.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a|b", r"a\|b"),
+        ("a\nb\r# c", r"a\\nb\\r\# c"),
+        ("<script>alert(1)</script>", r"\<script\>alert(1)\</script\>"),
+        ("&lt;b&gt;", r"\&lt;b\&gt;"),
+        ("`rm -rf`", r"\`rm -rf\`"),
+        ("[here](https://host)", r"\[here\](https\://host)"),
+        ("![x](y)", r"!\[x\](y)"),
+        ("WWW.host and mail@host", r"WWW\.host and mail\@host"),
+        ("*a* _b_ __c__ ~~d~~ $e$ #1", r"\*a\* \_b\_ \_\_c\_\_ \~\~d\~\~ \$e\$ \#1"),
+        ("back\\slash", r"back\\slash"),
+        ("\x1b[31mred", r"\\x1b\[31mred"),
+        ("\u202egnp", r"\\u202egnp"),
+        ("chcr,tsmem", "chcr,tsmem"),
+        ("small_vit-2.0+x", "small_vit-2.0+x"),
+        ("sysu-mm01/all/single/S/v1", "sysu-mm01/all/single/S/v1"),
+        ("Körper 人物", "Körper 人物"),
+    ],
+)
+def test_names_are_shown_as_they_are_written_and_nothing_else(name, shown):
+    assert escape_markdown(name) == shown
+
+
+def test_names_of_plugins_and_users_cannot_leave_their_cell(make_record):
+    wild = "x | y <script>`[a](b)`"
+    record = make_record(method=wild, dataset=make_record().dataset.model_copy(update={"name": wild, "size": "# | s"}))
+    record = record.model_copy(update={"protocols": {wild: record.protocols[PROTOCOL]}, "primary_protocol": wild})
+    lines = [line for line in render_markdown(leaderboard([record])).splitlines() if line]
+    escaped = r"x \| y \<script\>\`\[a\](b)\`"
+    assert lines[0] == f"## {escaped}"
+    assert lines[1].startswith(rf"Dataset {escaped} (\# \| s, seed 0, fingerprint")
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 3
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {9}
+    assert escaped in rows[2]
 
 
 def test_other_ranks_are_shown_when_named(make_record):

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from harness import (
     BackboneProvider,
     ClustererProvider,
+    LabelRefinerProvider,
     LossProvider,
     MemoryProvider,
     Options,
@@ -26,7 +27,7 @@ from harness import (
     Stage,
     hookimpl,
 )
-from harness.contracts import Bank, Clusterer, Draw, Loss, Memory, PseudoLabels
+from harness.contracts import Bank, Clusterer, Draw, LabelRefiner, Loss, Memory, PseudoLabels
 from harness.contrast import contrast
 from harness.plugins import Catalogue
 from harness.settings import Settings, make_settings, merge
@@ -117,6 +118,13 @@ class IndexClusterer(Counting, Clusterer):
         return PseudoLabels(
             train, {"visible": visible, "infrared": infrared}, links if self.options.form == "linked" else None
         )
+
+
+class Unchanged(LabelRefiner):
+    """Leaves the labels as they are."""
+
+    def refine(self, epoch, labels):
+        return labels
 
 
 class MeanMemory(Counting, Memory):
@@ -227,6 +235,18 @@ class Toy:
     @hookimpl
     def harness_recipe(dataset):
         return TOY_RECIPE
+
+
+class Steady:
+    """A part beside the toy: a label refiner that changes nothing."""
+
+    @hookimpl
+    def harness_plugin():
+        return PluginCard("A refiner that changes nothing.", "part")
+
+    @hookimpl
+    def harness_label_refiners():
+        yield LabelRefinerProvider("steady", "toy_parts:Unchanged", "Nothing is changed.")
 
 
 def toy_catalogue(**extra: Any) -> Catalogue:
