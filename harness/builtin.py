@@ -75,7 +75,10 @@ class VitOptions(Options):
 class SmallVitOptions(Options):
     """Options of the small two-embedding ViT."""
 
-    weights: Path | None = Field(None, description="Start from this file (a state of this encoder), not at random.")
+    pretrained: bool = Field(
+        True, description="Start from the shipped weights (other rendered people, visible images only)."
+    )
+    weights: Path | None = Field(None, description="Start from this .safetensors file instead.")
     drop_path: float = Field(0.0, ge=0, lt=1, description="Stochastic depth of the last block; it grows from 0.")
 
 

@@ -1,11 +1,12 @@
-"""Make the weights that the small encoder starts from: visible images of other rendered people, never infrared.
+"""Make the weights that a small encoder starts from: visible images of other rendered people, never infrared.
 
     python scripts/pretrain_small.py harness/models/weights/small_mild100.safetensors
+    python scripts/pretrain_small.py harness/models/weights/small_vit_mild1000.safetensors --backbone small-vit
 
 On real data encoders start from ImageNet weights, which were never shown infrared images of people but carry
-some similarity across modalities. These weights stand in for them: a supervised net over 300 people of a dataset
-seed that no rendered dataset uses, each image from one of 40 visible cameras of still other seeds, stopped early
-on a longer schedule. The augmentation is mild: some images are grey or have their channels shuffled, none
+some similarity across modalities. These weights stand in for them: a supervised net, with a classifier on each
+embedding, over 300 people of a dataset seed that no rendered dataset uses, each image from one of 40 visible cameras of
+still other seeds, stopped early. The augmentation is mild: some images are grey or have their channels shuffled, none
 is inverted, so infrared stays new to the net.
 
 The result is the same on every run of the same machine and libraries (one thread, CPU).
@@ -14,40 +15,85 @@ The result is the same on every run of the same machine and libraries (one threa
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from harness.builtin import SmallVitOptions
 from harness.data.rendered import render_person
 from harness.data.rendered.cameras import VISIBLE_CAMERAS
 from harness.data.rendered.image import camera_of, person_of
+from harness.engine.extraction import pixel_statistics
 from harness.models.small import INPUT_SIZE, SmallTwoStream, pack_small_weights
+from harness.models.vit import pack_vit_weights, small_from_options
 
 PEOPLE_SEED = 7000
 CAMERA_SEEDS = range(7001, 7011)
 IDENTITIES, IMAGES_EACH = 300, 12
 BATCH_IDENTITIES, BATCH_IMAGES = 12, 8
-ITERATIONS, SCHEDULE = 100, 1000
-LEARNING_RATE, WEIGHT_DECAY, WARM_UP, TEMPERATURE = 4e-3, 5e-4, 20, 0.1
+WARM_UP, TEMPERATURE = 20, 0.1
 GREY = 0.3  # share of images whose channels are mixed into one
 MARGIN = 4  # pixels by which a crop may move
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one encoder is made: its first state, what is kept of the last, how long and how fast it learns.
+
+    The first ``iterations`` of a cosine ``schedule`` are run. The ViT runs all of a shorter one: at the full rate the
+    running statistics of its necks lag behind by far.
+    """
+
+    start: Callable[[torch.Generator], nn.Module]
+    pack: Callable[[Any], dict[str, Tensor]]
+    iterations: int
+    schedule: int
+    learning_rate: float
+    weight_decay: float
+
+
+TRAININGS = {
+    "small": Training(
+        lambda generator: SmallTwoStream(generator=generator),
+        pack_small_weights,
+        iterations=100,
+        schedule=1000,
+        learning_rate=4e-3,
+        weight_decay=5e-4,
+    ),
+    "small-vit": Training(
+        lambda _: small_from_options(SmallVitOptions(pretrained=False), PEOPLE_SEED),
+        pack_vit_weights,
+        iterations=1000,
+        schedule=1000,
+        learning_rate=2e-3,
+        weight_decay=0.0,
+    ),
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--iterations", type=int, default=ITERATIONS)
+    parser.add_argument("--backbone", choices=TRAININGS, default="small")
+    parser.add_argument("--iterations", type=int, help="instead of the encoder's own number")
     options = parser.parse_args()
+    training = TRAININGS[options.backbone]
+    training = replace(training, iterations=options.iterations or training.iterations)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     images = render_people()
     print(f"rendered {images.shape[0]} people x {images.shape[1]} images")
-    model = pretrain(images, iterations=options.iterations)
+    model = pretrain(images, training)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(pack_small_weights(model), options.output)
+    save_file(training.pack(model), options.output)
     print(f"{options.output}: {options.output.stat().st_size / 1000:.0f} kB")
 
 
@@ -63,36 +109,54 @@ def render_people() -> Tensor:
     return torch.from_numpy(images).permute(0, 1, 4, 2, 3).contiguous()
 
 
-def pretrain(images_IN3HW: Tensor, *, iterations: int) -> SmallTwoStream:
-    """Train a classifier over the identities and return its encoder."""
+def pretrain(images_IN3HW: Tensor, training: Training) -> nn.Module:
+    """Train a classifier over the identities on every embedding and return their encoder."""
     generator = torch.Generator().manual_seed(PEOPLE_SEED)
-    model = SmallTwoStream(generator=generator)
-    shape = (len(images_IN3HW), model.embedding_dims["main"])
+    model = training.start(generator)
+    mean_311, std_311 = (torch.tensor(values)[:, None, None] for values in pixel_statistics(model))
     # About unit length, so that one step of Adam can turn them.
-    prototypes = nn.Parameter(torch.randn(shape, generator=generator) / shape[1] ** 0.5)
-    # Every image is visible, so the infrared stem gets no gradient; it is copied in the end.
+    prototypes = nn.ParameterDict(
+        {
+            name: torch.randn((len(images_IN3HW), width), generator=generator) / width**0.5
+            for name, width in _trained_embeddings(model).items()
+        }
+    )
+    # Every image is visible, so the infrared stem gets no gradient; the file holds one stem for both.
     trained = [p for name, p in model.named_parameters() if p.requires_grad and "infrared" not in name]
-    optimiser = torch.optim.Adam([*trained, prototypes], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _learning_rate_factor)
+    optimiser = torch.optim.Adam(
+        [*trained, *prototypes.parameters()], lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_learning_rate_factor, training.schedule))
     model.train()
-    for iteration in range(1, iterations + 1):
+    for iteration in range(1, training.iterations + 1):
         batch, labels = _draw_batch(images_IN3HW, generator)
-        embeddings = model(augment(batch, generator), torch.zeros(len(batch), dtype=torch.int64))["main"]
-        similarities = nn.functional.normalize(embeddings) @ nn.functional.normalize(prototypes).T
-        loss = nn.functional.cross_entropy(similarities / TEMPERATURE, labels)
+        pixels = (augment(batch, generator) - mean_311) / std_311
+        embeddings = model(pixels, torch.zeros(len(batch), dtype=torch.int64))
+        loss = sum(_classification(embeddings[name], rows, labels) for name, rows in prototypes.items())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
         if iteration % 50 == 0:
             print(f"iteration {iteration}: loss {loss.item():.3f}")
-    model.stem_infrared.load_state_dict(model.stem_visible.state_dict())
     return model.eval()
 
 
-def _learning_rate_factor(step: int) -> float:
+def _trained_embeddings(model: nn.Module) -> dict[str, int]:
+    """Widths by name: those that "main" is put together from, or it alone."""
+    widths = dict(model.embedding_dims)
+    parts = {name: width for name, width in widths.items() if name != "main"}
+    return parts or widths
+
+
+def _classification(embeddings_BD: Tensor, prototypes_ID: Tensor, labels_B: Tensor) -> Tensor:
+    similarities_BI = nn.functional.normalize(embeddings_BD) @ nn.functional.normalize(prototypes_ID).T
+    return nn.functional.cross_entropy(similarities_BI / TEMPERATURE, labels_B)
+
+
+def _learning_rate_factor(schedule: int, step: int) -> float:
     warm = min(1.0, (step + 1) / WARM_UP)
-    return float(warm * 0.5 * (1.0 + np.cos(np.pi * step / SCHEDULE)))
+    return float(warm * 0.5 * (1.0 + np.cos(np.pi * step / schedule)))
 
 
 def _draw_batch(images_IN3HW: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -5,22 +5,25 @@ Shape suffixes: B images, H and W pixels, C channels, S horizontal strips, D emb
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.builtin import SmallOptions
 from harness.errors import WeightsError
+from harness.models.state import one_line, packed, read_state, shipped_weights, unpacked
 
 INPUT_SIZE = (64, 32)
 _STAGES = ((32, 1), (64, 2), (128, 2))  # channels, stride
 _STEM_CHANNELS = 32
 _STRIPS = 8
 _SHIPPED = "small_mild100.safetensors"
+_STEMS = {"visible": "stem_visible.", "infrared": "stem_infrared."}
+_REMEDY = (
+    "Use a file made by scripts/pretrain_small.py or the weights.safetensors of a run with this encoder; or leave "
+    "`model.weights` out, for the shipped ones."
+)
 
 
 class SmallTwoStream(nn.Module):
@@ -115,44 +118,26 @@ def from_options(options: SmallOptions, seed: int) -> SmallTwoStream:
 
 
 def load_small_weights(model: SmallTwoStream, path: Path | None = None) -> None:
-    """Fill ``model`` from a weights file; both stems get the file's one stem.
+    """Fill ``model`` from a weights file; a file with one stem fills both.
 
     Args:
-        path: a safetensors file made by ``scripts/pretrain_small.py``; default: the one shipped with the harness.
+        path: made by ``scripts/pretrain_small.py``, or a state of this encoder; default: the file shipped with the
+            harness.
 
     Raises:
         WeightsError: the file cannot be read, or does not hold exactly this network's tensors.
     """
-    if path is None:
-        with resources.as_file(resources.files("harness.models") / "weights" / _SHIPPED) as shipped:
-            return load_small_weights(model, shipped)
+    path = path or shipped_weights(_SHIPPED)
+    state = unpacked(read_state(path, remedy=_REMEDY), **_STEMS)
     try:
-        stored = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"The weights file {path} cannot be read ({error}). Expected a safetensors file made by "
-            "scripts/pretrain_small.py."
-        ) from error
-    state = {name: tensor for name, tensor in stored.items() if not name.startswith("stem.")}
-    for name, tensor in stored.items():
-        if name.startswith("stem."):
-            rest = name.removeprefix("stem.")
-            state[f"stem_visible.{rest}"] = tensor
-            state[f"stem_infrared.{rest}"] = tensor
-    try:
-        # load_state_dict copies into the model's own dtype, so half precision becomes single precision.
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise WeightsError(f"The weights file {path} does not fit SmallTwoStream: {error}") from error
+        raise WeightsError(f"The weights of {path} do not fit SmallTwoStream: {one_line(error)}. {_REMEDY}") from error
 
 
 def pack_small_weights(model: SmallTwoStream) -> dict[str, Tensor]:
-    """What a weights file holds: half-precision tensors, with the visible stem as the one ``stem``."""
-    return {
-        name.replace("stem_visible.", "stem."): tensor.half() if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
-        if not name.startswith("stem_infrared.")
-    }
+    """What a weights file holds (:func:`harness.models.state.packed`)."""
+    return packed(model, **_STEMS)
 
 
 def _stem() -> nn.Sequential:

@@ -1,20 +1,51 @@
-"""What encoders share: reading weights files, and telling a batch's modalities apart."""
+"""What encoders share: reading and packing weights, and telling a batch's modalities apart."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.errors import ContractError, WeightsError
 
 _WRAPPERS = ("model", "state_dict", "teacher")
 """Keys under which training code keeps the state of the network, outermost first."""
+_ONE_STEM = "stem."
+"""Begins the names of the one stem that a packed file holds for both modalities."""
+
+
+def shipped_weights(name: str) -> Path:
+    """The file ``name`` of the weights that are installed with the harness."""
+    return Path(str(resources.files("harness.models") / "weights" / name))
+
+
+def packed(model: nn.Module, *, visible: str, infrared: str) -> dict[str, Tensor]:
+    """What a shipped file holds of ``model``: tensors in half precision, with the visible stem as the one ``stem.``.
+
+    ``visible`` and ``infrared`` begin the names of the stems' entries.
+    """
+    return {
+        name.replace(visible, _ONE_STEM): tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+        if not name.startswith(infrared)
+    }
+
+
+def unpacked(state: Mapping[str, Tensor], *, visible: str, infrared: str) -> dict[str, Tensor]:
+    """``state`` with the entries of its one ``stem.``, if it has such, under the names of both stems.
+
+    Half precision stays: ``load_state_dict`` copies into the model's own dtype.
+    """
+    whole: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        one = name.startswith(_ONE_STEM)
+        names = [stem + name.removeprefix(_ONE_STEM) for stem in (visible, infrared)] if one else [name]
+        whole.update(dict.fromkeys(names, tensor))
+    return whole
 
 
 def read_state(path: Path, *, remedy: str) -> Mapping[str, Tensor]:
@@ -31,7 +62,7 @@ def read_state(path: Path, *, remedy: str) -> Mapping[str, Tensor]:
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         raise WeightsError(
             f"The weights file {path} cannot be read ({one_line(error)}). Expected a .safetensors file or a "
             "PyTorch file that holds tensors only."

@@ -115,11 +115,11 @@ def test_packed_weights_load_again(model: SmallTwoStream, images: torch.Tensor, 
 
 
 def test_a_missing_or_unfit_weights_file_is_named(model: SmallTwoStream, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"absent\.safetensors cannot be read"):
+    with pytest.raises(WeightsError, match=r"absent\.safetensors does not exist"):
         load_small_weights(model, tmp_path / "absent.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
     with pytest.raises(WeightsError, match="cannot be read"):
         load_small_weights(model, tmp_path / "text.safetensors")
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="does not fit"):
+    with pytest.raises(WeightsError, match="do not fit SmallTwoStream"):
         load_small_weights(model, tmp_path / "other.safetensors")

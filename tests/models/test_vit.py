@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, linear
+from torch.nn.functional import cosine_similarity, gelu, layer_norm, linear
 from torch.testing import assert_close
 
 from harness.builtin import SmallVitOptions, VitOptions
+from harness.data.rendered import render_image
+from harness.engine.extraction import pixel_statistics
 from harness.errors import ContractError, WeightsError
+from harness.models.small import SmallTwoStream, load_small_weights, pack_small_weights
+from harness.models.state import shipped_weights
 from harness.models.vit import (
     BASE,
     SMALL,
@@ -21,6 +27,7 @@ from harness.models.vit import (
     VitShape,
     from_options,
     load_vit_weights,
+    pack_vit_weights,
     resize_position,
     small_from_options,
 )
@@ -176,15 +183,16 @@ def test_the_small_one_takes_rendered_images() -> None:
     assert vit.input_size == (64, 32)
     found = vit(torch.rand(4, 3, 64, 32), torch.tensor([0, 0, 1, 1]))
     assert {name: tuple(tensor.shape) for name, tensor in found.items()} == {
-        "main": (4, 256),
-        "deep": (4, 128),
-        "shallow": (4, 128),
+        "main": (4, 192),
+        "deep": (4, 96),
+        "shallow": (4, 96),
     }
 
 
 def test_one_seed_gives_one_encoder_and_leaves_torch_alone() -> None:
     before = torch.random.get_rng_state()
-    first, again, other = (small_from_options(SmallVitOptions(), seed).state_dict() for seed in (1, 1, 2))
+    options = SmallVitOptions(pretrained=False)
+    first, again, other = (small_from_options(options, seed).state_dict() for seed in (1, 1, 2))
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["blocks.0.attn.qkv.weight"], other["blocks.0.attn.qkv.weight"])
@@ -249,6 +257,65 @@ def test_a_state_of_its_own_loads_whole(model: TwoStreamVit, images: Tensor, tmp
     loaded = TwoStreamVit(TINY)
     load_vit_weights(loaded, tmp_path / "own.safetensors", remedy="")
     assert torch.equal(loaded.eval()(images, MIXED)["main"], model.eval()(images, MIXED)["main"])
+
+
+def test_packed_weights_give_the_same_to_half_precision(model: TwoStreamVit, images: Tensor, tmp_path: Path) -> None:
+    model.train()(images, MIXED)
+    with torch.no_grad():
+        model.infrared_stem.proj.weight.zero_()
+    save_file(pack_vit_weights(model), tmp_path / "packed.safetensors")
+    loaded = TwoStreamVit(TINY)
+    load_vit_weights(loaded, tmp_path / "packed.safetensors", remedy="")
+    expected = model.state_dict()
+    for name, tensor in loaded.state_dict().items():
+        source = expected[name.replace("infrared_stem", "visible_stem")]
+        assert torch.equal(tensor, source.half().float() if source.is_floating_point() else source), name
+
+
+def test_the_small_one_starts_from_the_shipped_weights_whatever_the_seed() -> None:
+    first, other = (small_from_options(SmallVitOptions(), seed) for seed in (1, 2))
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in first.state_dict().items())
+    random = small_from_options(SmallVitOptions(pretrained=False), 1)
+    assert not torch.equal(first.position, random.position)
+    visible, infrared = first.visible_stem.state_dict(), first.infrared_stem.state_dict()
+    assert all(torch.equal(visible[name], infrared[name]) for name in visible)
+    assert visible["proj.weight"].data_ptr() != infrared["proj.weight"].data_ptr()
+    assert not torch.equal(first.deep_block.mlp.fc1.weight, first.shallow_block.mlp.fc1.weight)
+    assert first.position.dtype == torch.float32
+
+
+def test_the_shipped_weights_embed_alike_by_running_and_by_batch_statistics() -> None:
+    """Far apart, a training step would see other embeddings than those that were clustered."""
+    vit = small_from_options(SmallVitOptions(), 0)
+    images, modality = rendered_batch(identities=16)
+    mean, std = (torch.tensor(values)[:, None, None] for values in pixel_statistics(vit))
+    pixels = (images - mean) / std
+    with torch.no_grad():
+        running, batch = vit.eval()(pixels, modality), deepcopy(vit).train()(pixels, modality)
+    for name in ("main", "deep", "shallow"):
+        assert float(cosine_similarity(running[name], batch[name]).mean()) > 0.9, name
+
+
+def rendered_batch(*, identities: int) -> tuple[Tensor, Tensor]:
+    """Images float [B, 3, 64, 32] in 0..1 of the tuning dataset, every identity in every camera; modality [B]."""
+    shown = [(identity, camera) for identity in range(1, identities + 1) for camera in range(1, 7)]
+    images = np.stack([render_image(9, identity=i, camera=c, number=1, size=SMALL.input_size) for i, c in shown])
+    modality = torch.tensor([int(camera in (3, 6)) for _, camera in shown])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, modality
+
+
+def test_the_shipped_weights_are_a_small_file() -> None:
+    assert shipped_weights("small_vit_mild1000.safetensors").stat().st_size < 1_500_000
+
+
+def test_the_small_encoders_refuse_each_others_weights(tmp_path: Path) -> None:
+    save_file(pack_small_weights(SmallTwoStream()), tmp_path / "small.safetensors")
+    with pytest.raises(WeightsError, match=r"small\.safetensors.*missing.*unexpected.*--backbone small-vit"):
+        small_from_options(SmallVitOptions(weights=tmp_path / "small.safetensors"), 0)
+    vit = small_from_options(SmallVitOptions(pretrained=False), 0)
+    save_file(pack_vit_weights(vit), tmp_path / "vit.safetensors")
+    with pytest.raises(WeightsError, match=r"vit\.safetensors do not fit SmallTwoStream"):
+        load_small_weights(SmallTwoStream(), tmp_path / "vit.safetensors")
 
 
 def test_without_a_file_it_says_what_to_fetch() -> None:
