@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint check bench format clean
+.PHONY: help install demo test test-slow lint board-check reliability check bench format clean
 
 help: ## List the commands.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 | \2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -44,6 +44,12 @@ lint: $(INSTALLED) ## Format, lint, types and import layers, without changing a 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+board-check: $(INSTALLED) ## Whether tables and page of leaderboards/ are what its records give, to the byte.
+	$(BIN)/harness leaderboard build --check
+
+reliability: $(INSTALLED) ## Make docs/reliability.md anew from the faults that the tests inject.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.table
 
 check: lint test ## All that a change must pass before review: lint and the fast tests.
 
