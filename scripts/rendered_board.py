@@ -1,7 +1,7 @@
 """Train what stands on the rendered leaderboard: every method plugin that is installed, and combinations of parts.
 
     .venv/bin/python scripts/rendered_board.py --out runs/board      # about an hour on two cores
-    .venv/bin/harness leaderboard add runs/board/*
+    .venv/bin/harness leaderboard add runs/board/* && .venv/bin/harness leaderboard build
 
 A plugin of kind "method" is on the board by being installed; combinations and reference rows are listed below. One
 budget for all: the rendered preset of the row's recipe (12 epochs of 20 iterations), dataset seed 1, training seeds

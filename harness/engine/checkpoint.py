@@ -11,7 +11,6 @@ import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -128,18 +127,15 @@ def _require_readable(folder: Path, unreadable: list[OSError]) -> None:
 def _read(path: Path, warnings: list[str], unreadable: list[OSError]) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or "epochs_done" not in state:
-            raise ValueError("it is not a checkpoint of this harness")
-        return state
+        if isinstance(state, dict) and "epochs_done" in state:
+            return state
+        what = "is damaged (it is no checkpoint of this harness)"
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        what = "is damaged"
+        what = "is damaged (it is no whole archive of tensors and plain values)"
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # in a file cut short, torch seeks to nowhere
             unreadable.append(error)
-            what = "cannot be read"
-        why = (
-            "it is no archive of tensors and plain values" if isinstance(error, UnpicklingError) else _first_line(error)
-        )
-        warnings.append(f"The checkpoint {path.name} {what} ({why}) and was passed over.")
+            what = f"cannot be read ({_first_line(error)})"
+    warnings.append(f"The checkpoint {path.name} {what} and was passed over.")
     return None

@@ -121,7 +121,7 @@ def check_embeddings(embeddings: object, expected: Mapping[str, int], *, rows: i
 def check_features(features: Mapping[str, Tensor], *, encoder: str, view: str) -> None:
     """Features of all images, finite. Raises TrainingError with the number of images that are not."""
     for name, features_ND in features.items():
-        # A sum carries NaN and infinity on, at a small part of the cost; it may also overflow, so suspects are looked at.
+        # A sum carries NaN and infinity on, at a small part of the cost; it may overflow, so suspects are looked at.
         suspects_ND = features_ND[~torch.isfinite(features_ND.sum(dim=1))]
         wrong = int((~torch.isfinite(suspects_ND)).any(dim=1).sum())
         if wrong:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -225,3 +226,47 @@ class TestFolder:
             ".lock", "checkpoint", "embeddings.safetensors", "metrics.jsonl", "record.json", "settings.toml",
             "weights.safetensors",
         }  # fmt: skip
+
+    def test_half_written_files_of_a_killed_process_are_removed(self, run, tmp_path: Path) -> None:
+        checkpoints = tmp_path / "runs" / "toy" / "checkpoint"
+        checkpoints.mkdir(parents=True)
+        half = [checkpoints / ".epoch-00001-step-00002.pt.tmp", checkpoints.parent / ".record.json.tmp"]
+        for path in half:
+            path.write_bytes(b"PK")
+        run(resume=True)
+        assert not any(path.exists() for path in half)
+
+
+class TestReading:
+    def test_if_every_checkpoint_is_damaged_the_run_begins_anew_and_says_so(self, run, monkeypatch) -> None:
+        whole = run("whole")
+        killing(monkeypatch, train.Trainer, "_update", call=7)
+        with pytest.raises(Killed):
+            run("killed")
+        monkeypatch.undo()
+        folder = whole.folder.parent.parent / "killed" / "toy" / "checkpoint"
+        for path, content in zip(sorted(folder.iterdir()), (b"", b"PK\x03\x04 torn"), strict=True):
+            path.write_bytes(content)
+        resumed = run("killed", resume=True)
+        assert resumed.show.resumed_at is None
+        assert any("No readable checkpoint is left: the run begins anew" in text for text in resumed.record.warnings)
+        assert resumed.bits == whole.bits
+
+    def test_memory_that_runs_out_is_no_damage(self, tmp_path: Path, monkeypatch) -> None:
+        checkpoint.save_checkpoint(tmp_path, 1, {"epochs_done": 1})
+
+        def refused(*_, **__):
+            raise MemoryError
+
+        monkeypatch.setattr(checkpoint.torch, "load", refused)
+        with pytest.raises(MemoryError):
+            checkpoint.load_latest(tmp_path)
+
+    def test_what_holds_more_than_tensors_is_not_read_and_nobody_is_told_to_read_it_all_the_same(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "epoch-00001.pt").write_bytes(pickle.dumps(Path("/")))
+        found = checkpoint.load_latest(tmp_path)
+        assert found.epoch is None
+        (warning,) = found.warnings
+        assert "epoch-00001.pt is damaged (it is no whole archive of tensors and plain values)" in warning
