@@ -222,6 +222,7 @@ def _build(
     part = file.with_suffix(".part")
     try:
         pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
+        _reserve(part)
         _decode_into(pixels, manifest, interpolation=description["interpolation"], workers=workers, progress=progress)
         digest = _pixel_digest(pixels)
         pixels.flush()
@@ -233,6 +234,13 @@ def _build(
         replace_text(_sidecar(file), sidecar + "\n")
     finally:
         part.unlink(missing_ok=True)
+
+
+def _reserve(file: Path) -> None:
+    """Take the room of a file that is written through a memory map, where a full disk would kill the process."""
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 def _decode_into(

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,8 @@ def _room(folder: Path) -> str:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # the file is named beside it
     return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
@@ -139,3 +143,15 @@ def _read(path: Path, warnings: list[str], unreadable: list[OSError]) -> dict[st
             what = f"cannot be read ({_first_line(error)})"
     warnings.append(f"The checkpoint {path.name} {what} and was passed over.")
     return None
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Take a checkpoint's values back. Raises RunError if they are not of a run like this one."""
+    try:
+        yield
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        raise RunError(
+            f"The checkpoint does not fit this run ({type(error).__name__}: {_first_line(error)}): another version of "
+            "the harness or of a plugin wrote it. Go on with that version, or begin anew with --force."
+        ) from error

@@ -19,7 +19,7 @@ from harness.data.cache import ImageCache, build_cache
 from harness.data.datasets import Dataset
 from harness.data.manifest import Manifest
 from harness.data.places import cache_root
-from harness.engine.checkpoint import epochs_kept, load_latest, save_checkpoint, save_midway
+from harness.engine.checkpoint import epochs_kept, fitting, load_latest, save_checkpoint, save_midway
 from harness.engine.compute import is_out_of_memory, make_fabric
 from harness.engine.cost import Clock
 from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics
@@ -255,6 +255,11 @@ def _restore(run: _Run) -> int:
     if state is None:
         run.folder.write_metrics([])
         return 0
+    with fitting():
+        return _take_back(run, found.epoch, state, midway=found.midway)
+
+
+def _take_back(run: _Run, epoch: dict[str, Any] | None, state: dict[str, Any], *, midway: dict[str, Any] | None) -> int:
     history = json.loads(state["history"])
     fingerprints = tuple(history["dataset_fingerprints"])
     if fingerprints != run.history.dataset_fingerprints:
@@ -262,9 +267,9 @@ def _restore(run: _Run) -> int:
             "The images on disk are not those this run was begun with (their fingerprint differs). Put the old "
             "dataset back, or begin anew with --force."
         )
-    if found.epoch is not None:
-        run.trainer.restore(found.epoch["trainer"])
-    run.midway = found.midway
+    if epoch is not None:
+        run.trainer.restore(epoch["trainer"])
+    run.midway = midway
     kept = run.history.warnings
     run.history = History.from_json(history)
     run.history.warnings += kept

@@ -24,6 +24,7 @@ from harness.contracts import (
     PseudoLabels,
     TrainIndex,
 )
+from harness.engine.checkpoint import fitting
 from harness.engine.cost import Clock
 from harness.engine.epoch import Epoch, Extract, FeatureStore
 from harness.engine.extraction import extract_features
@@ -173,7 +174,8 @@ class Trainer:
         self._tell(context)
         going = Going(streams, self.fabric.device)
         if midway is not None:
-            self._go_on(going, midway)
+            with fitting():
+                self._go_on(going, midway)
         self.going = going
         while going.done < stage.iterations:
             with self.stop.whole():

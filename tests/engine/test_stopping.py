@@ -17,7 +17,7 @@ from harness.engine import checkpoint, train
 from harness.engine import run as run_module
 from harness.engine.midway import put_back, snapshot
 from harness.engine.stopping import SIGNALS, Stopped, stoppable
-from harness.errors import ContractError, RunStopped
+from harness.errors import ContractError, RunError, RunStopped
 from harness.plugins import Catalogue
 
 METHODS = {"catalogue": Catalogue(), "model": {"backbone": "small", "pretrained": False}}
@@ -167,6 +167,18 @@ def test_a_file_within_an_epoch_is_not_used_without_the_file_at_its_start(tmp_pa
     (tmp_path / "epoch-00002.pt").write_bytes(b"torn")
     found = checkpoint.load_latest(tmp_path)
     assert (found.epoch, found.midway) == ({"epochs_done": 1}, None)
+
+
+@pytest.mark.parametrize("kind", ["epoch", "midway"])
+def test_a_checkpoint_of_another_version_is_refused_in_one_sentence(run, kind, monkeypatch) -> None:
+    stopped(run, monkeypatch, call=5, recipe={"iterations": 3})
+    folder = run("whole", recipe={"iterations": 3}).folder.parent.parent / "stopped" / "toy" / "checkpoint"
+    path = next(path for path in folder.iterdir() if ("step" in path.name) == (kind == "midway"))
+    state = torch.load(path, weights_only=True)
+    del state["trainer"]["encoder"]
+    torch.save(state, path)
+    with pytest.raises(RunError, match=r"does not fit this run \(KeyError: 'encoder'\).*--force"):
+        run("stopped", resume=True, recipe={"iterations": 3})
 
 
 def test_the_end_of_an_epoch_removes_files_within_it(run, monkeypatch) -> None:

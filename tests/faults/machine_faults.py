@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 from typing import Any
 
@@ -97,6 +98,19 @@ def held(t: Tampering) -> None:
     t.patch.undo = undo  # type: ignore[method-assign]
 
 
+def worker_killed(t: Tampering) -> None:
+    """Images are drawn by two processes, one of which is killed."""
+
+    class Pool(writer.ProcessPoolExecutor):
+        def map(self, *args: Any, **kwargs: Any) -> Any:
+            results = super().map(*args, **kwargs)
+            os.kill(next(iter(self._processes)), signal.SIGKILL)
+            return results
+
+    t.patch.setattr(writer, "_default_workers", lambda plan: 2)
+    t.patch.setattr(writer, "ProcessPoolExecutor", Pool)
+
+
 FAULTS = [
     full("writing a checkpoint", run_module, "save_checkpoint", 0, "Cannot write the checkpoint" + NO_ROOM),
     full("writing a checkpoint", run_module, "save_checkpoint", 700, "Cannot write the checkpoint" + NO_ROOM),
@@ -115,8 +129,12 @@ FAULTS = [
         begun=False, own_cache=True,
     ),
     full(
-        "rendering the dataset", writer, "write_rendered", 0, "dataset 'rendered' .*could not be made.*File too large",
-        error=PluginError, begun=False, own_cache=True,
+        "rendering the dataset", writer, "write_rendered", 900,
+        "dataset 'rendered' .*could not be made.*File too large", error=PluginError, begun=False, own_cache=True,
+    ),
+    Fault(
+        "a worker process is killed", "rendering the dataset", worker_killed,
+        "A rendering process ended early; nothing of the dataset is kept", DataError, begun=False, own_cache=True,
     ),
     Fault(
         "an image cut short", "decoding", lambda t: t.image.write_bytes(t.image.read_bytes()[:300]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
@@ -204,10 +205,12 @@ def _write_cell(
 
 def _save(pixels: np.ndarray, file: Path, *, grey: bool) -> None:
     image = Image.fromarray(pixels[..., 0] if grey else pixels)
+    encoded = io.BytesIO()  # Pillow does not notice a write that a full disk cuts short
     if file.suffix == ".jpg":
-        image.save(file, quality=JPEG_QUALITY, subsampling=0)
+        image.save(encoded, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     else:
-        image.save(file)
+        image.save(encoded, format=Image.registered_extensions()[file.suffix])
+    file.write_bytes(encoded.getbuffer())
 
 
 @contextmanager
@@ -222,7 +225,8 @@ def _mapper(workers: int) -> Iterator[Callable[[Callable[[Cell], int], list[Cell
         yield partial(pool.map, chunksize=8)
     except BrokenProcessPool as error:
         raise DataError(
-            "A rendering process ended early. A script that renders with several workers needs the guard "
+            "A rendering process ended early; nothing of the dataset is kept. If it was killed (little memory?), try "
+            "again. A script that renders with several workers needs the guard "
             '`if __name__ == "__main__":`; if it has one, try `workers=1`.'
         ) from error
     finally:
