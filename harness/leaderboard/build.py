@@ -9,7 +9,6 @@ Other files are left alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +18,7 @@ from harness.leaderboard.board import Board
 from harness.leaderboard.filing import read_filed
 from harness.leaderboard.published import PUBLISHED_NAME, read_published
 from harness.leaderboard.rows import board_of
+from harness.leaderboard.site import build_site
 from harness.leaderboard.tables import index, table_files
 from harness.leaderboard.versions import VERSIONS_NAME, read_versions
 
@@ -42,12 +42,8 @@ def write_board(board: Board, folder: Path) -> None:
     (folder / TABLES).mkdir(parents=True)
     for name, text in table_files(board).items():
         replace_text(folder / TABLES / name, text)
-    with_site = find_spec("harness.leaderboard.site") is not None
-    if with_site:
-        from harness.leaderboard.site import build_site
-
-        build_site(board, folder / SITE)
-    replace_text(folder / INDEX, index(board, with_site=with_site))
+    build_site(board, folder / SITE)
+    replace_text(folder / INDEX, index(board))
 
 
 def differences(folder: Path) -> list[str]:

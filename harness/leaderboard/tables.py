@@ -62,7 +62,7 @@ def comma_separated(table: Table) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def index(board: Board, *, with_site: bool) -> str:
+def index(board: Board) -> str:
     """``README.md`` of the board: every table, what it holds and what it lacks."""
     from tabulate import tabulate
 
@@ -80,8 +80,8 @@ def index(board: Board, *, with_site: bool) -> str:
     lacking = [
         f"- {escape_markdown(table.title)}: {lacks}" for table in board.tables if (lacks := _without_record(table))
     ]
-    paragraphs = [_INTRODUCTION, _SITE if with_site else "", drawn, "\n".join(["## Without a record", "", *lacking])]
-    return "\n\n".join(filter(None, paragraphs if lacking else paragraphs[:-1])) + "\n"
+    paragraphs = [_INTRODUCTION, _SITE, drawn, *(["\n".join(["## Without a record", "", *lacking])] if lacking else [])]
+    return "\n\n".join(paragraphs) + "\n"
 
 
 _INTRODUCTION = """# Leaderboards

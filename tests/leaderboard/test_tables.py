@@ -168,18 +168,15 @@ class TestTheIndex:
         board = Board(
             (table(row(), published(), without_record=("PGM",)), table(published(), identifier="u", title="U"))
         )
-        text = index(board, with_site=True)
+        text = index(board)
         for name in table_files(board):
             assert f"(tables/{name})" in text
         assert "site/index.html" in text
         assert "- A table: No record yet of: PGM." in text
         assert [cells["rows with records"] for cells in cells_of(text)] == ["1", "0"]
 
-    def test_names_no_page_that_is_not_there(self):
-        assert "site/" not in index(Board((table(row()),)), with_site=False)
-
 
 def test_equal_boards_are_equal_bytes():
     first, second = (Board((table(row(), published()),)) for _ in range(2))
     assert table_files(first) == table_files(second)
-    assert index(first, with_site=True) == index(second, with_site=True)
+    assert index(first) == index(second)
