@@ -7,6 +7,7 @@ Choice is by name, never by the order of registration.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -49,7 +50,10 @@ _PROVIDER_HOOKS = (
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point, loaded: what it offers, or why it could not be loaded (``problem``)."""
+    """One entry point, loaded: what it offers, or why it could not be loaded (``problem``).
+
+    ``deprecations``: what the specifications say of those of its hooks and arguments that a later API will not have.
+    """
 
     name: str
     distribution: str
@@ -59,6 +63,7 @@ class Plugin:
     recipe: Callable[[str], Recipe | None] = lambda dataset: None
     has_recipe: bool = False
     problem: str | None = None
+    deprecations: tuple[str, ...] = ()
 
     def offers(self, kind: type[Provider]) -> tuple[Provider, ...]:
         """The providers of one type, in the order yielded."""
@@ -80,14 +85,11 @@ def load(name: str, target: Any, *, distribution: str = "", version: str = "") -
 
 def _load(name: str, target: Any, *, distribution: str, version: str) -> Plugin:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
     manager.register(target, name=name)
-    manager.check_pending()
-    cards = manager.hook.harness_plugin()
-    if not cards or not isinstance(cards[0], PluginCard):
+    card = _card(manager)
+    deprecations = _check_hooks(manager)
+    if card is None:
         raise PluginError("the hook harness_plugin is missing or does not return a PluginCard.")
-    if cards[0].api != HOOK_API_VERSION:
-        raise PluginError(f"made for hook API {cards[0].api}; this harness speaks {HOOK_API_VERSION}.")
     providers = tuple(_collect(manager))
     twice = {p.name for p in providers if sum(q.name == p.name and type(q) is type(p) for q in providers) > 1}
     if twice:
@@ -101,11 +103,37 @@ def _load(name: str, target: Any, *, distribution: str, version: str) -> Plugin:
         name,
         distribution,
         version,
-        card=cards[0],
+        card=card,
         providers=providers,
         recipe=recipe,
         has_recipe=bool(manager.hook.harness_recipe.get_hookimpls()),
+        deprecations=deprecations,
     )
+
+
+def _card(manager: pluggy.PluginManager) -> PluginCard | None:
+    """The plugin's card, asked for before its hooks are checked: those of another API may well be unknown here."""
+    try:
+        cards = manager.hook.harness_plugin() if hasattr(manager.hook, "harness_plugin") else []
+    except pluggy.HookCallError:
+        return None  # it wants arguments: the comparison with the specification says so better
+    if not cards or not isinstance(cards[0], PluginCard):
+        return None
+    if cards[0].api != HOOK_API_VERSION:
+        raise PluginError(
+            f"made for hook API {cards[0].api}; this harness speaks {HOOK_API_VERSION}. Install a version of the "
+            "plugin made for this harness, or the harness that the plugin was made for."
+        )
+    return cards[0]
+
+
+def _check_hooks(manager: pluggy.PluginManager) -> tuple[str, ...]:
+    """Compare names and arguments with the specifications; what deprecated ones say (their ``warn_on_impl``)."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        manager.add_hookspecs(hookspecs)
+    manager.check_pending()
+    return tuple(dict.fromkeys(str(warning.message) for warning in said))
 
 
 def _collect(manager: pluggy.PluginManager) -> Iterator[Provider]:
@@ -233,7 +261,7 @@ def select(
     """
     named = [catalogue.require(name) for name in dict.fromkeys(names or [FALLBACK])]
     chosen_options = dict(options or {})
-    notes: list[str] = []
+    notes = [f"{plugin.name}: {said}" for plugin in named for said in plugin.deprecations]
     fallback = catalogue.require(FALLBACK)
     chooser = _Chooser(named, fallback, dataset, chosen_options, notes)
     chosen_recipe, recipe_plugin = _recipe(named, fallback, catalogue, dataset, recipe)

@@ -54,12 +54,16 @@ class PluginCard:
 
     ``kind``: ``"method"`` for a paper's whole method, ``"part"`` for something used beside others. A part that is named
     takes a slot from a method that brings its own (``--plugins chcr,tsmem``: CHCR with TSMem as its memory).
+
+    ``expected_failures``: checks of the conformance kit (``harness check NAME``) that the plugin is known to fail, each
+    with the reason, by ``"check"`` (of any part) or ``"part.check"``.
     """
 
     summary: str
     kind: Literal["method", "part"]
     paper: Paper | None = None
     api: int = HOOK_API_VERSION
+    expected_failures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,11 @@ import traceback
 import click
 
 from harness import __version__
+from harness.cli.check import check
 from harness.cli.data import data
 from harness.cli.evaluate import evaluate
 from harness.cli.leaderboard import leaderboard_group
+from harness.cli.new import new
 from harness.cli.plugins import plugins
 from harness.cli.protocols import protocols
 from harness.cli.run import run
@@ -32,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (run, evaluate, plugins, protocols, data, leaderboard_group):
+for command in (run, evaluate, plugins, new, check, protocols, data, leaderboard_group):
     cli.add_command(command)
 
 

@@ -56,6 +56,13 @@ MCCL = LossProvider(
 )
 
 
+ORDER_OF_IMAGES = {
+    "multi-centre-memory.does_not_depend_on_the_order_of_images": "k-means starts from images that it draws by their "
+    "place, so the same images in another order may be split into other sub-centres."
+}
+"""The check of the conformance kit that the memory is known to fail."""
+
+
 def multi_centre_memory(options: type[Options]) -> MemoryProvider:
     """The memory of centroids and sub-centres, with these defaults."""
     return MemoryProvider(
@@ -88,6 +95,7 @@ class Hil:
             "Several centres per cluster, labels carried across modalities, deep and shallow embeddings.",
             "method",
             PAPER,
+            expected_failures=ORDER_OF_IMAGES,
         )
 
     @staticmethod
@@ -139,7 +147,12 @@ class Mccl:
     @staticmethod
     @hookimpl
     def harness_plugin() -> PluginCard:
-        return PluginCard("HIL's memory of several centres per cluster, and the contrast with them.", "part", PAPER)
+        return PluginCard(
+            "HIL's memory of several centres per cluster, and the contrast with them.",
+            "part",
+            PAPER,
+            expected_failures=ORDER_OF_IMAGES,
+        )
 
     @staticmethod
     @hookimpl

@@ -61,6 +61,8 @@ class MultiCentreContrastLoss(Loss):
                 continue
             queries = {branch: embeddings.unit(branch)[rows_B] for branch in branches(embeddings)}
             banks = {branch: centres(memory.bank(partition, embedding=branch)) for branch in queries}
+            if not all(len(bank.vectors) for bank in banks.values()):
+                continue  # every image of that modality is an outlier
             name = modality if partition in ("joint", modality) else f"{modality}-{partition}"
             for branch, value in agreeing_contrast(queries, banks, labels_B).items():
                 share = branch_weight(branch, shallow_weight=options.shallow_weight)

@@ -81,7 +81,7 @@ class MultiCentreMemory(PrototypeMemory):
 
     def _layout(self, rows_MD: Tensor, *, clusters: int) -> tuple[Tensor, Tensor]:
         own = torch.arange(clusters, device=rows_MD.device)
-        per_cluster = len(rows_MD) // max(1, clusters) - 1
+        per_cluster = max(0, len(rows_MD) // max(1, clusters) - 1)
         cluster = torch.cat([own, own.repeat_interleave(per_cluster)])
         kind = torch.full_like(cluster, BankKind.SUB_CENTRE)
         kind[:clusters] = BankKind.CENTROID

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
-import types
-import weakref
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,93 +13,8 @@ import torch
 from harness import ClustererProvider, LabelRefinerProvider, LossProvider, MemoryProvider, PluginCard, hookimpl
 from harness.contracts import LabelRefiner
 from harness.data.sysu_mm01 import read_sysu_mm01
+from harness.testing.identities import Walk
 from toy_parts import IndexClusterer, MeanMemory, PlainContrast, Toy, toy_catalogue
-
-OPAQUE = (types.ModuleType, type, torch.device, torch.dtype, types.BuiltinFunctionType, torch.Generator)
-TELLING = re.compile(r"cam\d[/\\]\d{4}")
-
-
-def neighbours(value: Any) -> Iterator[tuple[str, Any]]:
-    """Everything that Python code can reach from a value in one step, short of modules and classes."""
-    if isinstance(value, Mapping):
-        yield from ((f"[{key!r}]", item) for key, item in value.items())
-        yield from (("key", key) for key in value)
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        yield from ((f"[{place}]", item) for place, item in enumerate(value))
-    if isinstance(value, types.FunctionType):
-        yield from (("closure", cell.cell_contents) for cell in value.__closure__ or () if _filled(cell))
-        yield "defaults", value.__defaults__
-        yield "defaults", value.__kwdefaults__
-    if isinstance(value, types.MethodType):
-        yield from (("self", value.__self__), ("function", value.__func__))
-    if isinstance(value, types.GeneratorType):
-        yield "locals", value.gi_frame.f_locals if value.gi_frame else {}
-    if isinstance(value, weakref.ref):
-        yield "referent", value()
-    for name in ("func", "args", "keywords", "base", "filename", "grad_fn", "_base"):
-        if isinstance(value, (torch.Tensor, np.ndarray)) or name in ("func", "args", "keywords"):
-            yield name, getattr(value, name, None)
-    yield from ((f".{name}", item) for name, item in getattr(value, "__dict__", {}).items())
-    for kind in type(value).__mro__:
-        slots = kind.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            yield f".{name}", getattr(value, name, None)
-
-
-def _filled(cell: types.CellType) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
-
-
-class Walk:
-    """Walks object graphs and keeps the paths at which an identity can be read off."""
-
-    def __init__(self, secrets: list[np.ndarray]) -> None:
-        self.secrets = {len(secret): [] for secret in secrets}
-        for secret in secrets:
-            self.secrets[len(secret)].append(relabelled(secret))
-        self.seen: dict[int, Any] = {}
-        self.leaks: list[str] = []
-
-    def __call__(self, value: Any, path: str) -> None:
-        stack = [(value, path)]
-        while stack:
-            value, path = stack.pop()
-            if value is None or isinstance(value, (bool, int, float, complex, *OPAQUE)) or id(value) in self.seen:
-                continue
-            self.seen[id(value)] = value  # kept alive, so that no id is used twice
-            if self.tells(value):
-                self.leaks.append(path)
-            if not isinstance(value, (str, bytes)):
-                stack += [(item, path + step) for step, item in neighbours(value)]
-
-    def tells(self, value: Any) -> bool:
-        if isinstance(value, (str, bytes, Path)):
-            return bool(TELLING.search(value.decode("latin1") if isinstance(value, bytes) else str(value)))
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu().float().numpy() if value.dtype == torch.bfloat16 else value.detach().numpy()
-        elif isinstance(value, (list, tuple)) and len(value) in self.secrets:
-            if not all(isinstance(item, (int, np.integer)) for item in value):
-                return False
-            value = np.asarray(value)
-        if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
-            return False
-        columns = [value] if value.ndim == 1 else list(value.T) if value.ndim == 2 and value.shape[1] < 64 else []
-        return any(
-            np.array_equal(relabelled(column), secret)
-            for column in columns
-            for secret in self.secrets.get(len(column), ())
-        )
-
-
-def relabelled(values: np.ndarray) -> np.ndarray:
-    """Ids in the order of their first appearance: equal for labellings that are equal up to names."""
-    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse]
-
 
 WALK: list[Walk] = []
 HANDED: set[str] = set()
