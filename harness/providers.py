@@ -56,13 +56,14 @@ class PluginCard:
     takes a slot from a method that brings its own (``--plugins chcr,tsmem``: CHCR with TSMem as its memory).
 
     ``expected_failures``: checks of the conformance kit (``harness check NAME``) that the plugin is known to fail, each
-    with the reason, by ``"check"`` (of any part) or ``"part.check"``.
+    with the reason, by ``"check"`` (of any part) or ``"part.check"``. ``api``: the hook API that it is written for; a
+    card that says nothing is of version 1.
     """
 
     summary: str
     kind: Literal["method", "part"]
     paper: Paper | None = None
-    api: int = HOOK_API_VERSION
+    api: int = 1
     expected_failures: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -29,6 +29,8 @@ def cli() -> None:
     \b
     harness run --plugins chcr,tsmem      train on the embedded rendered dataset
     harness plugins                       what can be combined
+    harness new my-method                 a plugin package to start from
+    harness check my-method               whether a plugin keeps its contracts
     harness evaluate --embeddings FILE    official figures of your own features
     harness leaderboard show runs/        the figures of all runs
     """

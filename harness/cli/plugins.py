@@ -35,7 +35,7 @@ def _overview(catalogue: Catalogue) -> Table:
     for plugin in catalogue.values():
         card = plugin.card
         paper = f"{card.paper.venue} {card.paper.year}" if card and card.paper else ""
-        status = "ok" if plugin.problem is None else f"broken: {plugin.problem}"
+        status = f"broken: {plugin.problem}" if plugin.problem else "; ".join(["ok", *plugin.deprecations])
         offers = ", ".join((*plugin.roles, *(["recipe"] if plugin.has_recipe else [])))
         origin = f"{plugin.distribution} {plugin.version}".strip()
         cells = (plugin.name, card.kind if card else "", offers, paper, origin, status)
