@@ -19,7 +19,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:  # one of the system, which does not always say the file
+            error.filename = error.filename or str(path)
         raise
     finally:
         aside.unlink(missing_ok=True)
