@@ -151,6 +151,8 @@ def fitting() -> Iterator[None]:
     try:
         yield
     except (KeyError, IndexError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise RunError(
             f"The checkpoint does not fit this run ({type(error).__name__}: {_first_line(error)}): another version of "
             "the harness or of a plugin wrote it. Go on with that version, or begin anew with --force."

@@ -96,7 +96,8 @@ def run_planned(plan: Plan, out: Path, *, resume: bool, force: bool, show: Show)
                 folder.clear()
             replace_text(folder.settings, to_toml(plan.settings))
             done = _restore(run)
-            iterations = run.midway["trainer"]["going"]["done"] if run.midway else 0
+            with fitting():
+                iterations = run.midway["trainer"]["going"]["done"] if run.midway else 0
             show.started(plan, run.dataset, folder.path, resumed_at=done or None, iterations=iterations)
             for index in range(done, plan.recipe.epochs):
                 _epoch(run, index)

@@ -43,6 +43,23 @@ class Axis:
         return Axis(self.low, self.high, self.start, self.end, self.logarithmic, ticks)
 
 
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """What every drawing has: words, the size of the page it takes, the edges of the plotted area, two axes."""
+
+    title: str
+    unit: str
+    description: str
+    width: str
+    height: str
+    left: str
+    right: str
+    top: str
+    bottom: str
+    x: Axis
+    y: Axis
+
+
 def linear(low: float, high: float, *, start: float, end: float, whole: bool = False) -> Axis:
     """An axis that begins and ends at round values around ``low`` and ``high``.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.leaderboard.board import Estimate, Row, Table
-from harness.leaderboard.site.axes import Axis, linear, logarithmic
+from harness.leaderboard.site.axes import Axis, Plot, linear, logarithmic
 from harness.leaderboard.site.numbers import coordinate, fixed, three_digits
 
 _LETTER = 6.6
@@ -39,20 +39,9 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class CostPlot:
+class CostPlot(Plot):
     """Rank-1 (linear) against hours (logarithmic) of the runs of one table."""
 
-    title: str
-    unit: str
-    description: str
-    width: str
-    height: str
-    left: str
-    right: str
-    top: str
-    bottom: str
-    x: Axis
-    y: Axis
     points: tuple[Point, ...]
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from harness.leaderboard.board import Curve
-from harness.leaderboard.site.axes import Axis, linear
+from harness.leaderboard.site.axes import Axis, Plot, linear
 from harness.leaderboard.site.numbers import coordinate, three_digits
 
 # Drawing units, which are pixels: it fits a phone
@@ -30,20 +30,9 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class LineChart:
+class LineChart(Plot):
     """Curves that share a unit."""
 
-    title: str
-    unit: str
-    description: str
-    width: str
-    height: str
-    left: str
-    right: str
-    top: str
-    bottom: str
-    x: Axis
-    y: Axis
     lines: tuple[Line, ...]
     curves: tuple[Curve, ...]
 
