@@ -7,10 +7,13 @@ Choice is by name, never by the order of registration.
 
 from __future__ import annotations
 
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pluggy
@@ -36,6 +39,14 @@ from harness.recipe import Recipe
 GROUP = "harness.plugins"
 FALLBACK = "baseline"
 """The plugin that fills the slots no named plugin fills."""
+
+HEAVY = ("torch", "torchvision", "faiss", "scipy", "sklearn", "pandas", "numba", "lightning_fabric", "matplotlib")
+"""Libraries that a plugin must not load when it is imported, so that ``harness --help`` stays quick."""
+
+PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+SECTIONS = ("model", "data", "recipe", "features", "clustering", "evaluation", "compute")
+"""Sections of the settings: ``--set SECTION.field=...`` would never reach a part of that name."""
 
 _PROVIDER_HOOKS = (
     "harness_clusterers",
@@ -111,6 +122,13 @@ def _load(name: str, target: Any, *, distribution: str, version: str) -> Plugin:
     )
 
 
+def _place_of(target: Any) -> str:
+    """``"module:name"`` of a plugin object; empty for one that no import finds again."""
+    if isinstance(target, ModuleType):
+        return target.__name__
+    return f"{target.__module__}:{target.__qualname__}" if isinstance(target, type) else ""
+
+
 def _card(manager: pluggy.PluginManager) -> PluginCard | None:
     """The plugin's card, asked for before its hooks are checked: those of another API may well be unknown here."""
     try:
@@ -176,11 +194,35 @@ class Catalogue(Mapping[str, Plugin]):
         if len(owners) > 1:
             clash = " and ".join(sorted(owner for owner, _ in owners))
             return Plugin(name, distribution, version, problem=f"two distributions claim this name: {clash}.")
+        before = set(sys.modules)
         try:
             target = points[0].load()
         except (Exception, SystemExit) as error:
             return Plugin(name, distribution, version, problem=f"cannot be imported: {type(error).__name__}: {error}")
-        return load(name, target, distribution=distribution, version=version)
+        heavy = heavy_imports(points[0].module, set(sys.modules) - before)
+        plugin = load(name, target, distribution=distribution, version=version)
+        problem = plugin.problem or heavy or _unfit_names(plugin) or self._taken_name(plugin)
+        return replace(plugin, problem=problem)
+
+    def _taken_name(self, plugin: Plugin) -> str | None:
+        """Why a plugin from elsewhere cannot be used: it calls a part as the harness's own plugins call another."""
+        home = [name for name in self._points if self._is_at_home(name)]
+        if plugin.name in home:
+            return None
+        ours = {(part.name, part.factory): name for name in home for part in self[name].providers}
+        taken = {part: owner for (part, _), owner in ours.items()}
+        for provider in plugin.providers:
+            if provider.name in taken and (provider.name, provider.factory) not in ours:
+                return (
+                    f"calls its {provider.role} {provider.name!r}, which is what the in-tree plugin "
+                    f"{taken[provider.name]!r} calls a part of its own. Rename the part."
+                )
+        return None
+
+    def _is_at_home(self, name: str) -> bool:
+        """Whether a plugin comes with the harness: in the distribution that the baseline is of."""
+        owners = {_owner(point) for point in self._points[name]}
+        return owners == {_owner(point) for point in self._points.get(FALLBACK, ())} != {("", "")}
 
     def require(self, name: str) -> Plugin:
         """The plugin ``name``. Raises PluginError if it is unknown (suggesting near names) or could not be loaded."""
@@ -190,6 +232,42 @@ class Catalogue(Mapping[str, Plugin]):
         if plugin.problem:
             raise PluginError(f"The plugin {name!r} ({plugin.distribution or 'unknown distribution'}) {plugin.problem}")
         return plugin
+
+
+def heavy_imports(module: str, loaded: set[str]) -> str | None:
+    """What a plugin's entry module loads that it should not: among modules ``loaded`` with it, or in its namespace."""
+    values = vars(sys.modules[module]).values() if module in sys.modules else ()
+    tops = {name.partition(".")[0] for name in (*loaded, *map(_origin, values))}
+    found = [name for name in HEAVY if name in tops]
+    if not found:
+        return None
+    return (
+        f"loads {', '.join(found)} when it is imported, which would slow every command down. Name factories as "
+        "'module:attribute', and import heavy libraries in those modules only."
+    )
+
+
+def _origin(value: object) -> str:
+    """The module that a value is, or that its definition or its type stands in."""
+    if isinstance(value, ModuleType):
+        return value.__name__
+    return str(value.__module__ if isinstance(value, (type, FunctionType)) else type(value).__module__)
+
+
+def _unfit_names(plugin: Plugin) -> str | None:
+    """Why a part or an option cannot be named in settings, if so."""
+    for provider in plugin.providers:
+        if not PART_NAME.fullmatch(provider.name):
+            return f"calls a part {provider.name!r}: use letters, digits, _ and -, so that --set can name it."
+        if provider.name in SECTIONS:
+            return (
+                f"calls a part {provider.name!r}, a section of the core's settings: its options would shadow the "
+                "core's. Rename the part."
+            )
+        shadowing = sorted(set(provider.options.model_fields) & set(dir(Options)))
+        if shadowing:
+            return f"has an option {provider.name}.{shadowing[0]}, a name that every Options class has already."
+    return None
 
 
 def _owner(point: EntryPoint) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import SettingsError, suggest
 from harness.machine import usable_cores
-from harness.plugins import Chosen, Selection, explain
+from harness.plugins import SECTIONS, Chosen, Selection, explain
 from harness.reading import read_text, require_plain, shortened
 from harness.recipe import Recipe
 
@@ -110,9 +110,6 @@ class Settings(_Section):
         return f"{self.dataset}-{what}{trial}-s{self.seed}"
 
 
-_SECTIONS = ("model", "data", "recipe", "features", "clustering", "evaluation", "compute")
-
-
 _MOST_BYTES = 1 << 20  # every option of every plugin of this repository: 10 kB
 
 
@@ -146,7 +143,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         if len(path) == 1:
             if path[0] not in Settings.model_fields:
                 raise SettingsError(f"There is no setting {path[0]!r}. {suggest(path[0], Settings.model_fields)}")
-        elif path[0] not in _SECTIONS:
+        elif path[0] not in SECTIONS:
             path = ["options", *(path if path[0] != "options" else path[1:])]
         target = nested
         for step in path[:-1]:

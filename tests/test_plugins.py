@@ -11,7 +11,7 @@ from pydantic import Field
 
 from harness import hookimpl
 from harness.errors import HarnessError, PluginError, SettingsError
-from harness.plugins import Catalogue, load, select
+from harness.plugins import SECTIONS, Catalogue, load, select
 from harness.providers import (
     ClustererProvider,
     ImageTransformProvider,
@@ -24,6 +24,26 @@ from harness.providers import (
     Provider,
 )
 from harness.recipe import Recipe, Stage
+from harness.settings import Settings
+
+SMALL_PLUGIN = """
+from types import SimpleNamespace
+from harness.hookspecs import hookimpl
+from harness.providers import LossProvider, Options, PluginCard
+
+class Knobs(Options):
+    weight: int = 1
+
+@hookimpl
+def harness_plugin():
+    return PluginCard("Small.", "part")
+
+@hookimpl
+def harness_losses():
+    return [LossProvider("small-loss", "nowhere:Loss", "Small.", Knobs)]
+
+plugin = SimpleNamespace(harness_plugin=harness_plugin, harness_losses=harness_losses)
+"""
 
 RECIPE = Recipe(stages=(Stage(name="only", epochs=1, iterations=1),))
 SHARED = LossProvider("shared", "nowhere:Shared", "Offered by several.")
@@ -375,6 +395,67 @@ class TestEntryPoints:
         monkeypatch.setattr("harness.plugins._owner", lambda point: by_point[id(point)])
         problem = Catalogue(points=points)["twin"].problem
         assert problem == "two distributions claim this name: first and second."
+
+    @pytest.mark.parametrize(
+        ("lines", "complaint"),
+        [
+            ("import torch", "loads torch when it is imported"),
+            ("from torch.nn import Linear as anything", "loads torch when it is imported"),
+            ("from pandas import read_csv", "loads pandas when it is imported"),
+        ],
+    )
+    def test_a_plugin_that_loads_a_heavy_library_is_broken(self, lines, complaint, tmp_path, monkeypatch) -> None:
+        module = f"heavy_{complaint.split()[1]}_{len(lines)}"
+        (tmp_path / f"{module}.py").write_text(f"{lines}\n{SMALL_PLUGIN}")
+        monkeypatch.syspath_prepend(tmp_path)
+        known = Catalogue(points=[self.point("slow", f"{module}:plugin"), self.point("light", "harness_chcr:Chcr")])
+        assert complaint in str(known["slow"].problem)
+        assert known["light"].problem is None
+        with pytest.raises(PluginError, match=f"The plugin 'slow'.*{complaint}"):
+            known.require("slow")
+
+    @pytest.mark.parametrize(
+        ("part", "complaint"),
+        [
+            ("clustering", "'clustering', a section of the core's settings"),
+            ("a.b", "use letters, digits"),
+            ("tsmem", "'tsmem', which is what the in-tree plugin"),
+            pytest.param(
+                "shadowing",
+                "shadowing.uses, a name that every Options class has",
+                marks=pytest.mark.filterwarnings("ignore:Field name .uses. in .Knobs. shadows"),
+            ),
+        ],
+    )
+    def test_a_plugin_whose_names_clash_is_broken(self, part, complaint, tmp_path, monkeypatch) -> None:
+        module = f"clashing_{part.replace('.', '_')}"
+        option = "uses" if part == "shadowing" else "weight"
+        text = SMALL_PLUGIN.replace("small-loss", part).replace("weight", option)
+        (tmp_path / f"{module}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(
+            "harness.plugins._owner",
+            lambda point: ("elsewhere", "1.0") if point.module == module else ("vireid-harness", "0.1.0"),
+        )
+        points = [self.point("clashing", f"{module}:plugin"), self.point("tsmem", "harness_ecul:Tsmem")]
+        known = Catalogue(points=[*points, self.point("baseline", "harness_baseline:Baseline")])
+        assert complaint in str(known["clashing"].problem)
+        assert known["baseline"].problem is None
+        assert known["tsmem"].problem is None
+
+    def test_a_plugin_may_lend_an_in_tree_part(self, tmp_path, monkeypatch) -> None:
+        text = "from harness_ecul import Tsmem\nplugin = Tsmem\n"
+        (tmp_path / "lending_plugin.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        owners = {"lending_plugin": ("elsewhere", "1.0")}
+        monkeypatch.setattr("harness.plugins._owner", lambda point: owners.get(point.module, ("vireid-harness", "1")))
+        points = [self.point("lending", "lending_plugin:plugin"), self.point("tsmem", "harness_ecul:Tsmem")]
+        known = Catalogue(points=[*points, self.point("baseline", "harness_baseline:Baseline")])
+        assert known["lending"].problem is None
+
+    def test_the_sections_are_those_of_the_settings(self) -> None:
+        nested = {name for name, field in Settings.model_fields.items() if field.default_factory or name in SECTIONS}
+        assert nested - {"options"} == set(SECTIONS)
 
     def test_are_not_imported_before_they_are_asked_for(self) -> None:
         known = Catalogue(points=[self.point("absent", "no_such_module_anywhere:Plugin")])

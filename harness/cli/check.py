@@ -21,8 +21,11 @@ def check(name: str, full: bool, only: tuple[str, ...], as_json: bool, debug: bo
     hidden identities, options, and an epoch beside every in-tree part. Exits with 1 if a check fails, or passes though
     the plugin declares that it fails.
     """
+    import torch
+
     from harness.testing import Session
 
+    torch.set_num_threads(1)  # toy sizes: beside other busy processes, threads that wait for one another cost most
     report = Session(name, full=full, only=only).report()
     if as_json:
         click.echo(report.to_json())

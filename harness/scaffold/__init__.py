@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -155,18 +156,23 @@ def require_summary(summary: str) -> None:
 
 
 def write_package(blueprint: Blueprint, folder: Path) -> tuple[Path, ...]:
-    """Write the package to ``folder``, which must not be there yet. Returns the files written, in order.
+    """Write the package to ``folder``, which must not be there yet: all of it, or nothing. Returns its files, in order.
 
     Raises:
         SettingsError: there is something at ``folder``.
+        OSError: a file cannot be written.
     """
     if folder.exists() or folder.is_symlink():
         raise SettingsError(f"{folder} is there already, and nothing is overwritten. Name another folder with --out.")
     texts = rendered(blueprint)
-    for name, text in texts.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        whole = Path(scratch) / folder.name
+        for name, text in texts.items():
+            path = whole / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        whole.rename(folder)
     return tuple(folder / name for name in texts)
 
 

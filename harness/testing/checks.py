@@ -15,7 +15,6 @@ A check with ``needs`` is not tried after a failure of those: what it would find
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from harness.contracts import Modality
 from harness.data.presets import PRESETS
 from harness.engine.objective import blame
 from harness.errors import HarnessError
-from harness.plugins import explain
+from harness.plugins import HEAVY, PART_NAME, explain
 from harness.providers import (
     ClustererProvider,
     ImageTransformProvider,
@@ -73,8 +72,6 @@ CLUSTERER, REFINER, MEMORY, LOSS, TRANSFORM = (
 ROLES = (CLUSTERER, REFINER, MEMORY, LOSS)
 ALL_PARTS = "every part"
 DATASETS = ("sysu-mm01", "regdb", "rendered", "a-dataset-of-your-own")
-HEAVY = ("torch", "torchvision", "faiss", "scipy", "sklearn", "pandas", "numba", "lightning_fabric", "matplotlib")
-_PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ def has_a_recipe_that_can_be_used(subject: Subject) -> None:
 def has_a_name_of_its_own(subject: Subject) -> None:
     """The part's name can be used in settings, and stands for nothing else: no section, no part of another plugin."""
     name, kind = subject.part.name, type(subject.part)
-    if not _PART_NAME.fullmatch(name):
+    if not PART_NAME.fullmatch(name):
         raise CheckFailed(f"{name!r} cannot stand in --set NAME.OPTION=VALUE: use letters, digits, _ and -.")
     if name in Settings.model_fields:
         raise CheckFailed(f"{name!r} is a section of the settings, so --set {name}.OPTION would never reach the part.")

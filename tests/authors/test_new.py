@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import io
 import json
 import re
@@ -209,6 +210,19 @@ class TestRefused:
         monkeypatch.syspath_prepend(tmp_path / "elsewhere")
         code, shown = new("taken", "--no-input")
         assert (code, "'harness_taken', and a module of that name can be imported" in shown) == (2, True)
+
+    def test_a_disk_that_fills_leaves_no_half_of_a_package(self, new, tmp_path: Path, monkeypatch) -> None:
+        written: list[Path] = []
+
+        def until_full(path: Path, *_: object, **__: object) -> None:
+            if len(written) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            written.append(path)
+
+        monkeypatch.setattr(Path, "write_text", until_full)
+        code, shown = new("mine", "--no-input")
+        assert (code, "No space left on device" in shown, len(written)) == (1, True, 2)
+        assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("what", ["folder", "file", "broken link"])
     def test_what_is_there_already_is_never_overwritten(self, new, tmp_path: Path, what: str) -> None:
