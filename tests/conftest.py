@@ -1,4 +1,8 @@
-"""One cache folder for the whole session, shared by the workers of pytest-xdist, and one thread for arithmetic."""
+"""One cache folder for the whole session, shared by the workers of pytest-xdist, and one thread for arithmetic.
+
+Hypothesis tries the same examples in every session, so that a change fails for what it changed; HYPOTHESIS_EXPLORE=1
+tries new ones.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,13 @@ TOYS = Path(__file__).parent / "toy"
 sys.path.insert(0, str(TOYS))
 
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+EXPLORE = bool(os.environ.get("HYPOTHESIS_EXPLORE"))
+settings.register_profile(
+    "harness", derandomize=not EXPLORE, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("harness")
 
 
 @pytest.fixture(scope="session", autouse=True)

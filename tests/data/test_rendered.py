@@ -241,7 +241,7 @@ def test_two_processes_may_ask_at_once(tiny: Path, tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    roots = {process.communicate(timeout=60)[0].strip() for process in processes}
+    roots = {process.communicate(timeout=600)[0].strip() for process in processes}
     assert len(roots) == 1
     assert contents(Path(roots.pop())) == contents(tiny)
 

@@ -1,4 +1,4 @@
-"""Every test here runs on 30 examples, the same each time, and as a slow test on 500 new ones."""
+"""Every test here runs on 30 examples, and as a slow test on 500."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from tests.leaderboard.conftest import make_record  # noqa: F401
 @pytest.fixture(params=[pytest.param(30, id="short"), pytest.param(500, id="long", marks=pytest.mark.slow)])
 def fuzz(request: pytest.FixtureRequest) -> Callable[[st.SearchStrategy[Any], Callable[[Any], None]], None]:
     """``fuzz(strategy, check)`` calls ``check`` with each example."""
-    short = request.param == 30
 
     def run(strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> None:
         profile = settings(
             max_examples=request.param,
-            derandomize=short,
+            derandomize=settings.default.derandomize,
             deadline=None,
             database=None,
             print_blob=True,
