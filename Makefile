@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint board-check reliability check bench format clean
+.PHONY: help install demo test test-slow lint docs board-check reliability compatibility check bench format clean
 
 help: ## List the commands.
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1 | \2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -45,11 +45,18 @@ lint: $(INSTALLED) ## Format, lint, types and import layers, without changing a 
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+docs: $(INSTALLED) ## The documentation as a site, in docs/_build/html; a warning is an error.
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 board-check: $(INSTALLED) ## Whether tables and page of leaderboards/ are what its records give, to the byte.
 	$(BIN)/harness leaderboard build --check
 
 reliability: $(INSTALLED) ## Make docs/reliability.md anew from the faults that the tests inject.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults.table
+
+compatibility: $(INSTALLED) ## Make docs/compatibility.md anew: which parts of the in-tree plugins train beside which.
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.compatibility.table
 
 check: lint test ## All that a change must pass before review: lint and the fast tests.
 
@@ -61,5 +68,5 @@ format: $(INSTALLED) ## Format the code and mend what ruff can mend.
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove caches and build products; .venv and runs/ stay.
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
+	rm -rf build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
 	find harness plugins tests scripts -type d -name __pycache__ -prune -exec rm -rf {} +

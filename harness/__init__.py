@@ -12,6 +12,14 @@ from typing import Any
 
 from harness.errors import ContractError, HarnessError, PluginError, SettingsError, TrainingError
 from harness.hookspecs import hookimpl
+from harness.observations import (
+    ObservedEpoch,
+    ObservedFailure,
+    ObservedResult,
+    ObservedRun,
+    ReportedRun,
+    ReportSection,
+)
 from harness.providers import (
     CAMERA_LABELS,
     USES_CAMERAS,
@@ -93,6 +101,10 @@ __all__ = [
     "Memory",
     "MemoryProvider",
     "Modality",
+    "ObservedEpoch",
+    "ObservedFailure",
+    "ObservedResult",
+    "ObservedRun",
     "Options",
     "Paper",
     "Part",
@@ -101,6 +113,8 @@ __all__ = [
     "PluginError",
     "PseudoLabels",
     "Recipe",
+    "ReportSection",
+    "ReportedRun",
     "SettingsError",
     "Setup",
     "Stage",

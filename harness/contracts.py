@@ -45,7 +45,12 @@ class BankKind(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainIndex:
-    """All that a plugin may know of the N training images: ``modality [N]``, ``camera [N]`` (as numbered on disk)."""
+    """All that a plugin may know of the N training images: ``modality [N]``, ``camera [N]`` (as numbered on disk).
+
+    >>> train = TrainIndex(modality=torch.tensor([0, 0, 1]), camera=torch.tensor([1, 4, 3]))
+    >>> len(train), train.num_visible, train.infrared.tolist()
+    (3, 2, [False, False, True])
+    """
 
     modality: Tensor
     camera: Tensor
@@ -74,6 +79,10 @@ class Partition:
     """A labelling of all N images: ``labels [N]``, consecutive ids from 0, −1 = outlier or out of scope.
 
     Raises ContractError if the labels are not such.
+
+    >>> partition = Partition(torch.tensor([0, 1, 1, -1]))
+    >>> partition.num_clusters, partition.sizes.tolist()
+    (2, [1, 2])
     """
 
     labels: Tensor
@@ -107,6 +116,10 @@ def compact(labels: Tensor, *, min_size: int = 1) -> tuple[Tensor, Tensor]:
     """Renumber labels consecutively in the order of the old ids, dissolving clusters of fewer than ``min_size`` images.
 
     ``labels`` int64 [N]. Returns (labels [N], old_to_new [largest old id + 1], −1 where dissolved).
+
+    >>> labels, old_to_new = compact(torch.tensor([4, 4, 2, -1]), min_size=2)
+    >>> labels.tolist(), old_to_new.tolist()
+    ([0, 0, -1, -1], [-1, -1, -1, -1, 0])
     """
     size = int(labels.max()) + 1 if labels.numel() else 0
     counts = torch.bincount(labels[labels >= 0], minlength=max(size, 0))
@@ -116,7 +129,11 @@ def compact(labels: Tensor, *, min_size: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def follow(labels: Tensor, mapping: Tensor) -> Tensor:
-    """Map labels [..] through ``mapping`` [K]; −1 stays −1."""
+    """Map labels [..] through ``mapping`` [K]; −1 stays −1.
+
+    >>> follow(torch.tensor([0, 1, -1]), torch.tensor([5, -1])).tolist()
+    [5, -1, -1]
+    """
     if mapping.numel() == 0:
         return torch.full_like(labels, OUTLIER)
     return torch.where(labels >= 0, mapping[labels.clamp(min=0)], OUTLIER)
@@ -124,7 +141,11 @@ def follow(labels: Tensor, mapping: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One batch per iteration, drawn from these partitions; a modality's images come from the first that labels any."""
+    """One batch per iteration, drawn from these partitions; a modality's images come from the first that labels any.
+
+    >>> Draw(("visible", "infrared")).partitions
+    ('visible', 'infrared')
+    """
 
     partitions: tuple[str, ...]
 
@@ -144,6 +165,14 @@ class PseudoLabels:
     after the other.
 
     Raises ContractError on wrong lengths, ids, or links to clusters that do not exist.
+
+    >>> train = TrainIndex(modality=torch.tensor([0, 0, 1, 1]), camera=torch.tensor([1, 2, 3, 6]))
+    >>> apart = {"visible": torch.tensor([0, 1, -1, -1]), "infrared": torch.tensor([-1, -1, 0, 0])}
+    >>> labels = PseudoLabels(train, apart, {("visible", "infrared"): torch.tensor([-1, 0])})
+    >>> labels["joint"].labels.tolist(), labels.link("infrared", "joint").tolist()
+    ([0, 1, 1, 1], [1])
+    >>> labels.drop(torch.tensor([False, True, False, False]))["joint"].labels.tolist()
+    [0, -1, 1, 1]
     """
 
     def __init__(
@@ -289,7 +318,7 @@ class PseudoLabels:
 
     @property
     def draws(self) -> tuple[Draw, ...]:
-        """The draw plan: as given, or one draw from visible + infrared and one from joint, if that kind was given."""
+        """The draw plan, as given, or one draw from visible + infrared and one from joint, if that kind was given."""
         if self._draws is not None:
             return self._draws
         pair = tuple(n for n in ("visible", "infrared") if n in self._given)
@@ -347,7 +376,12 @@ class PseudoLabels:
 
 
 class Embeddings(Mapping[str, Tensor]):
-    """A batch's embeddings by name, [B, D] float32, un-normalised, with gradient. ``"main"`` is always there."""
+    """A batch's embeddings by name, [B, D] float32, un-normalised, with gradient. ``"main"`` is always there.
+
+    >>> embeddings = Embeddings({"main": torch.tensor([[0.0, 2.0]])})
+    >>> embeddings.unit().tolist()
+    [[0.0, 1.0]]
+    """
 
     def __init__(
         self, tensors: Mapping[str, Tensor], *, teacher: Callable[[], Mapping[str, Tensor]] | None = None
@@ -431,6 +465,10 @@ class Bank:
     ``modality [M]`` and ``kind [M]`` (:class:`BankKind`) may be given. One centroid per cluster is the case M = K with
     ``cluster = 0..K-1``. ``similarity``, if given, replaces the plain product (a memory that reproduces released code
     whose backward pass changes the bank gives one). ``unit = False``: rows of other lengths, as some papers have them.
+
+    >>> bank = Bank.of_centroids(torch.eye(2))
+    >>> bank.single, bank.num_clusters, bank.similarities(torch.tensor([[0.0, 1.0]]), torch.tensor([1])).tolist()
+    (True, 2, [[0.0, 1.0]])
     """
 
     vectors: Tensor
@@ -449,7 +487,7 @@ class Bank:
 
     @property
     def num_clusters(self) -> int:
-        """K: one more than the largest cluster id."""
+        """One more than the largest cluster id, K."""
         return int(self.cluster.max()) + 1 if self.cluster.numel() else 0
 
     @property
@@ -595,7 +633,7 @@ class Loss(Part, ABC):
     """Adds terms to the training objective. Subclass it and override :meth:`terms`.
 
     A loss with prototypes of its own makes them in :meth:`begin`, moves them in :meth:`update` and declares
-    :attr:`changing`.
+    ``changing``.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -18,6 +18,11 @@ def contrast(bank: Bank, queries_BD: Tensor, labels_B: Tensor, *, temperature: f
     of all.
 
     Returns a scalar, or None when no query has a label.
+
+    >>> bank = Bank.of_centroids(torch.eye(2))
+    >>> queries_BD = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> round(float(contrast(bank, queries_BD, torch.tensor([0, -1]), temperature=0.5)), 4)
+    0.1269
     """
     chosen = labels_B >= 0
     if not bool(chosen.any()):

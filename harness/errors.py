@@ -8,7 +8,10 @@
     ├── PluginError        a plugin that is unknown, broken, or breaks a contract
     │   └── ContractError  a value handed over by a part that does not keep the contract
     ├── RunError           a run folder in the wrong state
+    ├── AttributionError   records that cannot be compared part by part
     ├── RunStopped         a run that was asked to stop, and did
+    ├── SweepError         a sweep in the wrong state, or cells of it that failed
+    │   └── SweepStopped   a sweep that was asked to stop, and did
     └── TrainingError      a training run that cannot go on (NaN, nothing but outliers)
 
 The command line prints the message as one paragraph; ``--debug`` shows the traceback.
@@ -63,12 +66,31 @@ class RunError(HarnessError):
     exit_code = 2
 
 
+class AttributionError(HarnessError):
+    """Records that cannot be compared part by part: too few, of several datasets, or none that differ in one part."""
+
+    exit_code = 2
+
+
 class RunStopped(HarnessError):
     """A run that was asked to stop by a signal. ``exit_code`` is 128 and the signal's number, as shells have it."""
 
     def __init__(self, number: int, where: str) -> None:
         by = {signal.SIGINT: "Ctrl-C"}.get(number, signal.Signals(number).name)  # type: ignore[call-overload]
         super().__init__(f"stopped by {by} {where}")
+        self.exit_code = 128 + number
+
+
+class SweepError(HarnessError):
+    """A sweep's folder that is taken or damaged, or cells of a sweep that failed."""
+
+
+class SweepStopped(SweepError):
+    """A sweep that was asked to stop by a signal. ``exit_code`` is 128 and the signal's number."""
+
+    def __init__(self, number: int, where: str) -> None:
+        by = {signal.SIGINT: "Ctrl-C"}.get(number, signal.Signals(number).name)  # type: ignore[call-overload]
+        super().__init__(f"stopped by {by}: {where}")
         self.exit_code = 128 + number
 
 

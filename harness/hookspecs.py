@@ -16,6 +16,9 @@ A plugin is an object (usually a class used as a namespace, or a module) named b
 
 The four roles (:mod:`harness.contracts`) are clusterer, label refiner, memory and loss; exactly one clusterer and one
 memory are used in a run, any number of refiners (a chain) and losses (a sum).
+
+The last five hooks are for observers (``--observers NAME``), which follow runs in a process of their own and can change
+nothing in them; they may do work, and are handed the plain values of :mod:`harness.observations`.
 """
 
 from __future__ import annotations
@@ -24,6 +27,14 @@ from collections.abc import Iterable
 
 import pluggy
 
+from harness.observations import (
+    ObservedEpoch,
+    ObservedFailure,
+    ObservedResult,
+    ObservedRun,
+    ReportedRun,
+    ReportSection,
+)
 from harness.providers import (
     BackboneProvider,
     ClustererProvider,
@@ -87,3 +98,28 @@ def harness_backbones() -> Iterable[BackboneProvider]:  # type: ignore[empty-bod
 @hookspec
 def harness_datasets() -> Iterable[DatasetProvider]:  # type: ignore[empty-body]
     """Offer datasets for ``--dataset NAME``."""
+
+
+@hookspec
+def harness_run_started(run: ObservedRun) -> None:
+    """Observe: a run begins, or goes on after it was interrupted."""
+
+
+@hookspec
+def harness_epoch_ended(run: ObservedRun, epoch: ObservedEpoch) -> None:
+    """Observe: an epoch has ended and is kept."""
+
+
+@hookspec
+def harness_run_finished(run: ObservedRun, result: ObservedResult) -> None:
+    """Observe: the run has ended and was scored."""
+
+
+@hookspec
+def harness_run_failed(run: ObservedRun, failure: ObservedFailure) -> None:
+    """Observe: the run was stopped or failed; what was kept can be gone on with."""
+
+
+@hookspec
+def harness_report_sections(runs: tuple[ReportedRun, ...]) -> Iterable[ReportSection]:  # type: ignore[empty-body]
+    """Observe: a report is made of these runs. Yield the sections to add to it."""

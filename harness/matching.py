@@ -35,6 +35,11 @@ def progressive_graph_matching(visible_KD: Tensor, infrared_LD: Tensor) -> tuple
     infrared clusters (no map).
 
     Raises ``HarnessError`` for centroids that do not fit together or are not finite.
+
+    >>> visible_KD = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    >>> infrared_LD = torch.tensor([[1.0, 0.1], [0.1, 1.0]])
+    >>> [partners.tolist() for partners in progressive_graph_matching(visible_KD, infrared_LD)]
+    [[0, 1, 1], [0, 1]]
     """
     similarity_KL = _cosines(visible_KD, infrared_LD).cpu().numpy()
     costs_KL = np.exp(-similarity_KL.astype(np.float64))
@@ -68,6 +73,11 @@ def mutual_nearest_clusters(visible_KD: Tensor, infrared_LD: Tensor) -> tuple[Te
 
     Returns (visible to infrared [K], infrared to visible [L]), −1 where the choice is not returned.
     Raises ``HarnessError`` for centroids that do not fit together or are not finite.
+
+    >>> visible_KD = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
+    >>> infrared_LD = torch.tensor([[1.0, 0.1], [0.1, 1.0]])
+    >>> [partners.tolist() for partners in mutual_nearest_clusters(visible_KD, infrared_LD)]
+    [[0, 1, -1], [0, 1]]
     """
     similarity_KL = _cosines(visible_KD, infrared_LD)
     if similarity_KL.numel() == 0:
@@ -103,6 +113,15 @@ def greedy_vote_matching(
     Source: ADCA's cross-modality memory aggregation (ACM MM 2022); baseline.md 5.1.
 
     Raises ``HarnessError`` for inputs that do not fit together or are not finite.
+
+    >>> visible_ND, infrared_MD = torch.eye(3), torch.eye(3)[[2, 0, 0]]
+    >>> greedy_vote_matching(
+    ...     visible_ND,
+    ...     infrared_MD,
+    ...     visible_labels_N=torch.tensor([0, 1, 1]),
+    ...     infrared_labels_M=torch.tensor([0, 1, 1]),
+    ... )
+    [(0, 1), (1, 0)]
     """
     _check_pair(visible_ND, infrared_MD)
     if visible_labels_N.shape != visible_ND.shape[:1] or infrared_labels_M.shape != infrared_MD.shape[:1]:

@@ -48,6 +48,14 @@ PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SECTIONS = ("model", "data", "recipe", "features", "clustering", "evaluation", "compute")
 """Sections of the settings: ``--set SECTION.field=...`` would never reach a part of that name."""
 
+OBSERVER_HOOKS = (
+    "harness_run_started",
+    "harness_epoch_ended",
+    "harness_run_finished",
+    "harness_run_failed",
+    "harness_report_sections",
+)
+
 _PROVIDER_HOOKS = (
     "harness_clusterers",
     "harness_label_refiners",
@@ -64,6 +72,8 @@ class Plugin:
     """One entry point, loaded: what it offers, or why it could not be loaded (``problem``).
 
     ``deprecations``: what the specifications say of those of its hooks and arguments that a later API will not have.
+    ``target``: where the plugin object is found again, ``"module:name"``. ``observes``: whether it has a hook of
+    :data:`OBSERVER_HOOKS`; ``observe(hook, **values)`` calls one.
     """
 
     name: str
@@ -75,6 +85,9 @@ class Plugin:
     has_recipe: bool = False
     problem: str | None = None
     deprecations: tuple[str, ...] = ()
+    target: str = ""
+    observes: bool = False
+    observe: Callable[..., list[Any]] = lambda hook, **values: []
 
     def offers(self, kind: type[Provider]) -> tuple[Provider, ...]:
         """The providers of one type, in the order yielded."""
@@ -119,6 +132,9 @@ def _load(name: str, target: Any, *, distribution: str, version: str) -> Plugin:
         recipe=recipe,
         has_recipe=bool(manager.hook.harness_recipe.get_hookimpls()),
         deprecations=deprecations,
+        target=_place_of(target),
+        observes=any(getattr(manager.hook, hook).get_hookimpls() for hook in OBSERVER_HOOKS),
+        observe=lambda hook, **values: getattr(manager.hook, hook)(**values),
     )
 
 

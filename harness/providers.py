@@ -23,6 +23,13 @@ class Options(BaseModel):
     Subclass it with annotated fields; give each ``Field(default, description=...)``;
     ``harness plugins NAME`` prints them. A field that makes the part use information beside pixels and modality says so
     with ``json_schema_extra=USES_CAMERAS``; the leaderboard shows it.
+
+    >>> from pydantic import Field
+    >>> class DistanceOptions(Options):
+    ...     eps: float = 0.6
+    ...     centre_cameras: bool = Field(False, json_schema_extra=USES_CAMERAS)
+    >>> DistanceOptions(centre_cameras=True).uses()
+    {'camera labels'}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,7 +95,7 @@ class Provider:
     role: ClassVar[str] = ""
 
     def load(self) -> Callable[..., Any]:
-        """Import the factory. Raises whatever the import raises; :mod:`harness.plugins` adds the plugin's name."""
+        """Import the factory. Raises whatever the import raises; ``harness.plugins`` adds the plugin's name."""
         module, _, attribute = self.factory.partition(":")
         loaded: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
         return loaded
@@ -132,7 +139,7 @@ class ImageTransformProvider(Provider):
 
 
 class BackboneProvider(Provider):
-    """``factory(options, seed) -> Module`` with ``embedding_dims`` and ``input_size``; see :mod:`harness.models`."""
+    """``factory(options, seed) -> Module`` with ``embedding_dims`` and ``input_size``; see ``harness.models``."""
 
     role = "backbone"
 

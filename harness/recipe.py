@@ -32,7 +32,13 @@ class Stage(_Frozen):
 
 
 class Recipe(_Frozen):
-    """A paper's training protocol on one dataset. Sizes count images; rates are per optimiser step unless said."""
+    """A paper's training protocol on one dataset. Sizes count images; rates are per optimiser step unless said.
+
+    >>> intra, cross = Stage(name="intra", epochs=4, iterations=100), Stage(name="cross", epochs=8, iterations=100)
+    >>> recipe = Recipe(stages=(intra, cross))
+    >>> recipe.epochs, recipe.at(5), [stage.epochs for stage in recipe.shortened(epochs=3).stages]
+    (12, (1, 1), [1, 2])
+    """
 
     stages: tuple[Stage, ...] = Field(description="Stages, in order.")
     backbone: str = Field("agw", description="Name of the encoder.")

@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import SettingsError, suggest
-from harness.machine import usable_cores
+from harness.machine import launched_processes, processes_here, usable_cores
 from harness.plugins import SECTIONS, Chosen, Selection, explain
 from harness.reading import read_text, require_plain, shortened
 from harness.recipe import Recipe
@@ -51,6 +51,9 @@ class EvaluationSettings(_Section):
     """How the run is evaluated."""
 
     every: int = Field(0, ge=0, description="Evaluate every n epochs as well as at the end; 0 = at the end only.")
+    before: bool = Field(
+        True, description="Also embed and score the test images before the first epoch, for the report."
+    )
     trials: int = Field(10, ge=1, description="Galleries drawn.")
     flip: bool = Field(True, description="Average the features of image and mirror image, then L2-normalise.")
     resize: Literal["bicubic", "bilinear", "lanczos"] = Field(
@@ -67,7 +70,26 @@ class ComputeSettings(_Section):
         description="auto: bf16 autocast where the hardware multiplies it (GPU; CPU with AMX or AVX-512 BF16), "
         "else fp32.",
     )
-    threads: int = Field(0, ge=0, description="CPU threads; 0 = as many as this process may use.")
+    threads: int = Field(
+        0, ge=0, description="CPU threads of a process; 0 = its share of the cores that the run may use."
+    )
+    devices: int = Field(
+        0, ge=0, description="Devices, with a process each; 0 = as many processes as torchrun has started, else one."
+    )
+    batch_norm: Literal["synchronised", "local"] = Field(
+        "synchronised",
+        description="Several devices: batch norm over the images of all of them, as one device would have it; or "
+        "local, over each one's own.",
+    )
+    prefetch: Literal["auto", "on", "off"] = Field(
+        "auto", description="Make the next batches while a step runs; auto: on a GPU. The batches are the same."
+    )
+    decode: Literal["once", "always"] = Field(
+        "once",
+        description="once: images are decoded into a memory-mapped cache; always: whenever one is needed, for datasets "
+        "that no disk holds decoded. The pixels are the same.",
+    )
+    compile: bool = Field(False, description="Compile the encoder by torch.compile.")
 
 
 class Settings(_Section):
@@ -90,6 +112,9 @@ class Settings(_Section):
         None,
         description="Make a reference row instead of a method's: pretrained (no training), supervised (true labels), "
         "oracle-association (clusters linked by hidden identities).",
+    )
+    observers: tuple[str, ...] = Field(
+        (), description="Plugins that follow the run (TensorBoard); they cannot change it, and may differ on --resume."
     )
     model: dict[str, Any] = Field(default_factory=dict, description="backbone = NAME, and that encoder's options.")
     data: dict[str, Any] = Field(default_factory=dict, description="Options of the dataset.")
@@ -229,10 +254,23 @@ def resolved(settings: Settings, selection: Selection, recipe: Recipe, backbone:
             "model": {"backbone": backbone.name, **backbone.options.model_dump(mode="json")},
             "data": data,
             "recipe": recipe.model_dump(mode="json"),
-            "compute": settings.compute.model_copy(update={"threads": settings.compute.threads or usable_cores()}),
+            "compute": settings.compute.model_copy(update=_computed(settings.compute)),
             "options": {part.name: part.options.model_dump(mode="json") for part in selection.parts},
         }
     )
+
+
+def _computed(compute: ComputeSettings) -> dict[str, int]:
+    """Processes, and threads of each. Raises SettingsError if torchrun has started another number."""
+    launched = launched_processes()
+    if compute.devices and launched > 1 and compute.devices != launched:
+        raise SettingsError(
+            f"torchrun has started {launched} processes, but compute.devices is {compute.devices}. Leave --devices "
+            "out, or give torchrun as many (--nproc-per-node)."
+        )
+    devices = compute.devices or launched
+    here = processes_here() if launched > 1 else devices
+    return {"devices": devices, "threads": compute.threads or max(1, usable_cores() // here)}
 
 
 def to_toml(settings: Settings) -> str:

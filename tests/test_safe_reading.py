@@ -62,7 +62,7 @@ def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 def _used(tree: ast.AST, names: dict[str, str]) -> Iterator[tuple[ast.AST, str]]:
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Name, ast.Attribute)):
+        if isinstance(node, (ast.Name, ast.Attribute)) and not isinstance(node.ctx, ast.Store):
             yield node, _full_name(node, names)
         elif isinstance(node, ast.Import):
             yield from ((node, alias.name) for alias in node.names)
@@ -149,6 +149,7 @@ def test_planted_samples_are_found(source: str) -> None:
         "import pickle\ntry:\n    pass\nexcept pickle.UnpicklingError:\n    pass",
         "import numpy as np\nnp.load(path, allow_pickle=False, mmap_mode='r')",
         "import torch\ntorch.load(path, map_location='cpu', weights_only=True)",
+        "class Settings:\n    compile: bool = False",
         "encoder.eval()\nre.compile(text)\njson.loads(text)\nprovider.load()",
         "model.load_state_dict(state)",
         "import subprocess\nsubprocess.run(['git', 'status'], shell=False)",

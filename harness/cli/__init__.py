@@ -9,6 +9,7 @@ import traceback
 import click
 
 from harness import __version__
+from harness.cli.attribute import attribute
 from harness.cli.check import check
 from harness.cli.data import data
 from harness.cli.evaluate import evaluate
@@ -16,7 +17,9 @@ from harness.cli.leaderboard import leaderboard_group
 from harness.cli.new import new
 from harness.cli.plugins import plugins
 from harness.cli.protocols import protocols
+from harness.cli.report import report
 from harness.cli.run import run
+from harness.cli.sweep import sweep
 from harness.errors import HarnessError, RunStopped
 from harness.reading import shown
 
@@ -32,11 +35,14 @@ def cli() -> None:
     harness new my-method                 a plugin package to start from
     harness check my-method               whether a plugin keeps its contracts
     harness evaluate --embeddings FILE    official figures of your own features
+    harness report runs/NAME              what happened, as a page with pictures
     harness leaderboard show runs/        the figures of all runs
+    harness sweep grid.toml               every combination of a grid of parts
+    harness attribute runs/               what each part is worth
     """
 
 
-for command in (run, evaluate, plugins, new, check, protocols, data, leaderboard_group):
+for command in (run, report, evaluate, plugins, new, check, protocols, data, leaderboard_group, sweep, attribute):
     cli.add_command(command)
 
 

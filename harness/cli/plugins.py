@@ -36,7 +36,8 @@ def _overview(catalogue: Catalogue) -> Table:
         card = plugin.card
         paper = f"{card.paper.venue} {card.paper.year}" if card and card.paper else ""
         status = f"broken: {plugin.problem}" if plugin.problem else "; ".join(["ok", *plugin.deprecations])
-        offers = ", ".join((*plugin.roles, *(["recipe"] if plugin.has_recipe else [])))
+        others = [name for name, has in (("recipe", plugin.has_recipe), ("observer", plugin.observes)) if has]
+        offers = ", ".join((*plugin.roles, *others))
         origin = f"{plugin.distribution} {plugin.version}".strip()
         cells = (plugin.name, card.kind if card else "", offers, paper, origin, status)
         table.add_row(*map(_safe, cells))
@@ -57,6 +58,8 @@ def _describe(plugin: Plugin, console: Console) -> None:
     if card.paper:
         paper = f"{card.paper.title}. {card.paper.venue} {card.paper.year}. {card.paper.url}"
         console.print(printable(paper.strip()), markup=False, emoji=False)
+    if plugin.observes:
+        console.print(f"It observes runs: harness run --observers {_safe(plugin.name)}", emoji=False)
     if plugin.has_recipe:
         console.print("It has a training recipe of its own: the first-named plugin's recipe rules a run.")
     for provider in plugin.providers:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness.errors import SettingsError
+from harness.errors import HarnessError, SettingsError
+from harness.machine import process_rank
+from harness.reading import shown
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -52,6 +55,7 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
 @click.option("--eval-every", type=click.IntRange(min=0), help="Evaluate every n epochs (default: at the end only).")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, ...")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]))
+@click.option("--devices", type=click.IntRange(min=1), help="Devices, with a process each (or start it by torchrun).")
 @click.option("--threads", type=click.IntRange(min=0), help="CPU threads; 0 = all.")
 @click.option("--name", help="Name of the run.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
@@ -59,6 +63,9 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
     "--resume", is_flag=True, help="Go on from the last checkpoint of this run; finished runs are left alone."
 )
 @click.option("--force", is_flag=True, help="Replace an earlier run of the same name.")
+@click.option("--observers", help="Plugins that follow the run, separated by commas: tensorboard.")
+@click.option("--report", is_flag=True, help="Write the run's report at the end: RUN/report.html.")
+@click.option("--profile", is_flag=True, help="Print at the end where the time went; write a trace beside the record.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved settings and stop.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def run(**flags: Any) -> None:
@@ -73,21 +80,51 @@ def run(**flags: Any) -> None:
         raise SettingsError("--resume goes on and --force begins anew: give one of them.")
     if flags["seeds"] and flags["seed"] is not None:
         raise SettingsError("--seed gives one seed and --seeds several: use one of them.")
+    try:
+        plans = _planned(flags)
+    except HarnessError as error:
+        if process_rank():  # the first process has the same to say
+            sys.exit(error.exit_code)
+        raise
     from harness.cli.show import Terminal
-    from harness.engine.run import plan_run, run_planned
-    from harness.settings import make_settings, to_toml
+    from harness.engine.run import run_planned
+    from harness.settings import to_toml
 
-    plans = [plan_run(make_settings(values)) for values in _runs(flags)]
     if flags["dry_run"]:
         click.echo("\n".join(to_toml(plan.settings) for plan in plans), nl=False)
         return
+    how = {name: flags[name] for name in ("resume", "force", "profile")}
     for plan in plans:
-        run_planned(plan, flags["out"], resume=flags["resume"], force=flags["force"], show=Terminal())
+        run_planned(plan, flags["out"], show=Terminal(reports=flags["report"]), **how)
+    if process_rank():
+        return
     if len(plans) > 1:
         from harness.leaderboard import find_records, leaderboard, render_markdown
 
         records = find_records([flags["out"] / str(plan.settings.name) for plan in plans])
         click.echo(f"\nAll {len(plans)} runs:\n\n" + render_markdown(leaderboard(records)), nl=False)
+    if flags["report"]:
+        for plan in plans:
+            _report(flags["out"] / str(plan.settings.name))
+
+
+def _report(folder: Path) -> None:
+    """Write a run's report. The run is done and kept, whatever comes of it."""
+    from harness.report import write_report
+
+    try:
+        made = write_report([folder])
+    except HarnessError as error:
+        click.echo(f"warning: the report was not written: {shown(str(error))}")
+    else:
+        click.echo(f"report: {made.page} ({made.size / 1e6:.1f} MB)")
+
+
+def _planned(flags: dict[str, Any]) -> list[Any]:
+    from harness.engine.plan import plan_run
+    from harness.settings import make_settings
+
+    return [plan_run(make_settings(values)) for values in _runs(flags)]
 
 
 def _runs(flags: dict[str, Any]) -> list[dict[str, Any]]:
@@ -117,6 +154,8 @@ def _layers(flags: dict[str, Any]) -> tuple[dict[str, Any], ...]:
 def _from_flags(flags: dict[str, Any]) -> dict[str, Any]:
     direct = ("dataset", "data_root", "seed", "clusterer", "memory", "recipe_of", "reference", "name")
     values: dict[str, Any] = {key: flags[key] for key in direct if flags[key] is not None}
+    if flags["observers"] is not None:
+        values["observers"] = _names(flags["observers"])
     if flags["plugins"] is not None:
         values["plugins"] = _names(flags["plugins"])
         if not values["plugins"]:
@@ -124,7 +163,7 @@ def _from_flags(flags: dict[str, Any]) -> dict[str, Any]:
     sections = {
         "recipe": {"epochs": flags["epochs"], "iterations": flags["iterations"]},
         "evaluation": {"every": flags["eval_every"]},
-        "compute": {key: flags[key] for key in ("device", "precision", "threads")},
+        "compute": {key: flags[key] for key in ("device", "devices", "precision", "threads")},
     }
     for section, entries in sections.items():
         given = {key: value for key, value in entries.items() if value is not None}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harness.cli.sparklines import levels, summary
 from harness.data.datasets import Dataset
 from harness.engine.plan import Plan
+from harness.engine.profile import ProfileRow
 from harness.engine.train import EpochReport
 from harness.evaluation import figures_table
 from harness.leaderboard.record import Record
@@ -18,9 +22,13 @@ from harness.reading import shown
 
 
 class Terminal:
-    """Prints a run. On a terminal a live line shows the epoch, the step and the time left."""
+    """Prints a run. On a terminal a live line shows the epoch, the step and the time left.
 
-    def __init__(self) -> None:
+    ``reports``: whether a report is written afterwards, so that nobody need be told how.
+    """
+
+    def __init__(self, *, reports: bool = False) -> None:
+        self.reports = reports
         self.console = Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -89,6 +97,19 @@ class Terminal:
         self._stop()
         self._say(f"warning: {message}")
 
+    def lost(self, message: str) -> None:
+        """Another process of the run failed, and this one ends with it: said as any error."""
+        click.echo(f"harness: {shown(message)}", err=True)
+
+    def profiled(self, rows: list[ProfileRow], trace: Path) -> None:
+        """Where the time went, by kind of work and by part, and where the trace is."""
+        self._say("\nwhere the time went:")
+        for row in rows:
+            name = row.work if row.part is None else f"    {row.part}"
+            self._say(f"  {name:<32} {row.seconds:>9.2f} s {100 * row.share:>5.1f} %")
+        if trace.exists():
+            self._say(f"trace of a few iterations (chrome://tracing, ui.perfetto.dev): {trace}")
+
     def finished(self, record: Record, folder: Path) -> None:
         """The figures, and where everything is."""
         self._stop()
@@ -100,7 +121,11 @@ class Terminal:
             f"{cost.extract_images_per_s:.0f} images/s, peak memory {cost.peak_memory_mib:.0f} MiB on {cost.device} "
             f"({cost.precision}, {cost.threads} threads)"
         )
+        for line in summary(_curves(record), characters=levels(self.console.file)):
+            self._say(line)
         self._say(f"record: {folder / 'record.json'}")
+        if not self.reports:
+            self._say(f"report: {shlex.join(['harness', 'report', str(folder)])}")
 
     def _say(self, text: str) -> None:
         self.console.print(shown(text), markup=False, emoji=False)
@@ -124,6 +149,25 @@ class Terminal:
         if self._bar is not None:
             self._bar.stop()
             self._bar, self._task = None, None
+
+
+def _curves(record: Record) -> list[tuple[str, list[float]]]:
+    """What is summed up of a run of at least two epochs: losses, agreement, number of clusters, rank-1 if evaluated."""
+    found: dict[str, list[float]] = {}
+    for curve in record.curves:
+        for name, value in sorted(curve.losses.items()):
+            found.setdefault(f"loss {name}", []).append(value)
+    for epoch in record.pseudo_labels:
+        for name, quality in sorted(epoch.partitions.items()):
+            for title, number in (("ARI", quality.ari), ("NMI", quality.nmi), ("clusters", quality.clusters)):
+                if number is not None:
+                    found.setdefault(f"{title} {name}", []).append(float(number))
+    figures = [100 * curve.rank1 for curve in record.curves if curve.rank1 is not None]
+    if figures:
+        found["rank-1"] = [*figures, 100 * record.protocols[record.primary_protocol].rank1]
+    order = ("loss", "ARI", "NMI", "clusters", "rank-1")
+    curves = [(name, values) for name, values in found.items() if len(values) > 1]
+    return sorted(curves, key=lambda curve: order.index(curve[0].partition(" ")[0]))
 
 
 def _span(seconds: float) -> str:

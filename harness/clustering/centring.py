@@ -14,6 +14,10 @@ def centre_by_camera(features_ND: Tensor, camera_N: Tensor) -> Tensor:
 
     ``features_ND`` float [N, D]; ``camera_N`` int [N], any numbering. Returns [N, D]; a row that equals its
     camera's mean (a camera with a single image) becomes zero.
+
+    >>> features_ND = torch.tensor([[5.0, 1.0], [5.0, -1.0], [3.0, 0.0], [1.0, 0.0]])
+    >>> centre_by_camera(features_ND, torch.tensor([1, 1, 6, 6])).tolist()
+    [[0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [-1.0, 0.0]]
     """
     cameras, camera_index_N = torch.unique(camera_N, return_inverse=True)
     means_CD = cluster_means(features_ND, camera_index_N, cameras.numel())

@@ -13,6 +13,10 @@ def balanced_means(features_ND: Tensor, labels_N: Tensor, modality_N: Tensor, nu
 
     Arguments and result as of :func:`cluster_means`, of clusters that all have members; ``modality_N`` int [N], 0 or 1.
     Source: pclhd.md 3.4.2; chcr.md.
+
+    >>> features_ND = torch.tensor([[0.0], [2.0], [7.0]])
+    >>> balanced_means(features_ND, torch.tensor([0, 0, 0]), torch.tensor([0, 0, 1]), 1).tolist()
+    [[4.0]]
     """
     total_KD = features_ND.new_zeros(num_clusters, features_ND.shape[1])
     modalities_K = features_ND.new_zeros(num_clusters)
@@ -31,6 +35,9 @@ def cluster_means(features_ND: Tensor, labels_N: Tensor, num_clusters: int) -> T
     device.
 
     Raises ``HarnessError`` for labels that do not fit.
+
+    >>> cluster_means(torch.tensor([[0.0], [2.0], [7.0]]), torch.tensor([0, 0, -1]), 2).tolist()
+    [[1.0], [0.0]]
     """
     if labels_N.shape != features_ND.shape[:1]:
         raise HarnessError(

@@ -25,6 +25,10 @@ def dbscan(distances_NN: csr_matrix, *, eps: float, min_samples: int = 4) -> NDA
 
     Raises ``SettingsError`` for eps ≤ 0 or min_samples < 1, ``HarnessError`` for negative or missing
     distances.
+
+    >>> pairs = ([0.1, 0.1, 0.2, 0.2], ([0, 1, 1, 2], [1, 0, 2, 1]))
+    >>> dbscan(csr_matrix(pairs, shape=(4, 4)), eps=0.5, min_samples=2)
+    array([ 0,  0,  0, -1])
     """
     if not 0 < eps < np.inf:
         raise SettingsError(f"eps = {eps} was given to DBSCAN; a radius above 0 was expected.")

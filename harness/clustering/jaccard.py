@@ -70,6 +70,11 @@ def k_reciprocal_jaccard(
 
     Raises ``TrainingError`` for features that are not finite, ``SettingsError`` for k1 or k2 below 1 or for more rows
     than fit in memory, ``ContractError`` for an expansion that does not average.
+
+    >>> features_ND = torch.eye(2).repeat_interleave(3, dim=0)
+    >>> distance_NN = k_reciprocal_jaccard(features_ND, k1=3, k2=1)
+    >>> distance_NN.nnz, float(distance_NN.max())
+    (18, 0.0)
     """
     if k1 < 1 or k2 < 1:
         raise SettingsError(f"k1 = {k1} and k2 = {k2} were given for the Jaccard distance; both must be at least 1.")

@@ -11,7 +11,8 @@ Shape suffixes: B images, C = 3 channels, H height, W width, K attempts.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -79,8 +80,36 @@ def infrared() -> Augmentation:
     return Augmentation(channel="adaptive_gray")
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What one view of B images is made by: drawn on the CPU, image by image, without looking at pixels.
+
+    ``offsets_2B``: top and left of the crop. ``jitter_4B``: amounts of brightness, contrast, saturation and hue, in
+    the order of ``order_B4``. ``gain_gamma_2B``, ``boxes_B4`` (top, left, height, width) and ``weights_B3`` where
+    ``replaced_B``: as their steps take them. None: that step is off.
+    """
+
+    offsets_2B: Tensor
+    flipped_B: Tensor
+    jitter_4B: Tensor | None = None
+    order_B4: Tensor | None = None
+    gain_gamma_2B: Tensor | None = None
+    boxes_B4: Tensor | None = None
+    weights_B3: Tensor | None = None
+    replaced_B: Tensor | None = None
+
+    def rows(self, rows: slice) -> Drawn:
+        """The same for some of the images."""
+        found: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            last = field.name.endswith(("_2B", "_4B"))
+            found[field.name] = None if value is None else value[:, rows] if last else value[rows]
+        return Drawn(**found)
+
+
 def augment(images_BCHW: Tensor, augmentation: Augmentation, *, generator: torch.Generator) -> Tensor:
-    """One random view of every image.
+    """One random view of every image: :func:`draw_view`, then :func:`apply_view`.
 
     Args:
         images_BCHW: uint8 [B, 3, H, W], any device; not modified.
@@ -94,12 +123,35 @@ def augment(images_BCHW: Tensor, augmentation: Augmentation, *, generator: torch
         ContractError: the images are not uint8 [B, 3, H, W].
     """
     _require_images(images_BCHW)
-    x = _crop_and_flip(images_BCHW, augmentation, generator).to(torch.float32).div_(255)
-    x = _colour_jitter(x, augmentation, generator)
-    x = _brightness_gamma(x, augmentation, generator)
+    height, width = images_BCHW.shape[2:]
+    drawn = draw_view(len(images_BCHW), augmentation, size=(height, width), generator=generator)
+    return apply_view(images_BCHW, augmentation, drawn)
+
+
+def draw_view(count: int, augmentation: Augmentation, *, size: tuple[int, int], generator: torch.Generator) -> Drawn:
+    """Draw the parameters of one view of ``count`` images of ``size`` (height, width), from a CPU generator."""
+    offsets_2B = torch.randint(0, 2 * augmentation.pad + 1, (2, count), generator=generator)
+    flipped_B = torch.rand(count, generator=generator) < augmentation.flip
+    jitter_4B, order_B4 = _draw_jitter(count, augmentation, generator)
+    gain_gamma_2B = _draw_gain_gamma(count, augmentation, generator)
+    boxes_B4 = _draw_boxes(count, *size, augmentation, generator) if augmentation.erase else None
+    weights_B3, replaced_B = _draw_channel_weights(count, augmentation, generator)
+    return Drawn(offsets_2B, flipped_B, jitter_4B, order_B4, gain_gamma_2B, boxes_B4, weights_B3, replaced_B)
+
+
+def apply_view(images_BCHW: Tensor, augmentation: Augmentation, drawn: Drawn) -> Tensor:
+    """The view that was drawn: float32 [B, 3, H, W], normalised, on the device of the images (uint8, not modified).
+
+    Raises:
+        ContractError: the images are not uint8 [B, 3, H, W].
+    """
+    _require_images(images_BCHW)
+    x = _crop_and_flip(images_BCHW, augmentation, drawn).to(torch.float32).div_(255)
+    x = _colour_jitter(x, augmentation, drawn)
+    x = _brightness_gamma(x, drawn)
     x = _normalise(x, augmentation.mean, augmentation.std)
-    x = _erase(x, augmentation, generator)
-    return _channel_operation(x, augmentation, generator)
+    x = _erase(x, augmentation, drawn)
+    return _channel_operation(x, drawn)
 
 
 def normalise_only(images_BCHW: Tensor, *, mean: Triple = IMAGENET_MEAN, std: Triple = IMAGENET_STD) -> Tensor:
@@ -125,49 +177,59 @@ def _normalise(x_BCHW: Tensor, mean: Triple, std: Triple) -> Tensor:
 
 
 def _per_channel(values: Triple, *, like: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, 3, 1, 1)
+    return _moved(torch.tensor(values, dtype=like.dtype), like).view(1, 3, 1, 1)
 
 
 def _column(values_B: Tensor, like: Tensor) -> Tensor:
     """Per-image values as [B, 1, 1, 1] on the device and in the dtype of ``like``."""
-    return values_B.to(device=like.device, dtype=like.dtype).view(-1, 1, 1, 1)
+    return values_B.to(device=like.device, dtype=like.dtype, non_blocking=True).view(-1, 1, 1, 1)
+
+
+def _moved(values: Tensor, like: Tensor) -> Tensor:
+    """Values that were drawn on the CPU, on the device of ``like``, without waiting for what it is at."""
+    return values.to(like.device, non_blocking=True)
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64)
 
 
-def _crop_and_flip(images: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def _crop_and_flip(images: Tensor, augmentation: Augmentation, drawn: Drawn) -> Tensor:
     """Zero-pad, crop back to H x W at a random place, flip; a new uint8 tensor."""
     count, _, height, width = images.shape
-    offsets_2B = torch.randint(0, 2 * augmentation.pad + 1, (2, count), generator=generator)
-    flipped = torch.nonzero(torch.rand(count, generator=generator) < augmentation.flip).flatten()
-    top_B, left_B = offsets_2B.to(images.device).unbind()
+    top_B, left_B = _moved(drawn.offsets_2B, images).unbind()
     padded = torch.nn.functional.pad(images, [augmentation.pad] * 4)
     # A view of every window of every image, of which one each is copied.
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     cropped = windows[torch.arange(count, device=images.device), :, top_B, left_B]
-    flipped = flipped.to(images.device)
+    flipped = _moved(torch.nonzero(drawn.flipped_B).flatten(), images)
     cropped[flipped] = cropped[flipped].flip(-1)
     return cropped
 
 
-def _colour_jitter(x: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def _draw_jitter(
+    count: int, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor | None, Tensor | None]:
+    limits = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
+    if not any((*limits, augmentation.hue)):
+        return None, None
+    amounts = [_uniform(count, max(0.0, 1 - limit), 1 + limit, generator) for limit in limits]
+    amounts.append(_uniform(count, -augmentation.hue, augmentation.hue, generator))
+    return torch.stack(amounts), torch.rand(count, 4, generator=generator).argsort(dim=1)
+
+
+def _colour_jitter(x: Tensor, augmentation: Augmentation, drawn: Drawn) -> Tensor:
     """Brightness, contrast, saturation and hue, each image in an order of its own."""
-    limits = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
-    if not any(limits):
+    if drawn.jitter_4B is None or drawn.order_B4 is None:
         return x
-    count = len(x)
-    amounts = [_uniform(count, max(0.0, 1 - limit), 1 + limit, generator) for limit in limits[:3]]
-    amounts.append(_uniform(count, -limits[3], limits[3], generator))
-    order_B4 = torch.rand(count, 4, generator=generator).argsort(dim=1)
+    limits = (augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue)
     operations = (_adjust_brightness, _adjust_contrast, _adjust_saturation, _adjust_hue)
     for place in range(4):
         for number, operation in enumerate(operations):
-            rows = torch.nonzero(order_B4[:, place] == number).flatten()
+            rows = torch.nonzero(drawn.order_B4[:, place] == number).flatten()
             if limits[number] and len(rows):
-                on_device = rows.to(x.device)
-                x[on_device] = operation(x[on_device], amounts[number][rows])
+                on_device = _moved(rows, x)
+                x[on_device] = operation(x[on_device], drawn.jitter_4B[number, rows])
     return x
 
 
@@ -194,7 +256,7 @@ def _adjust_hue(x: Tensor, shifts_B: Tensor) -> Tensor:
     chroma = value - x.amin(dim=1, keepdim=True)
     sixth = _hue_in_sixths(x, value, chroma) + 6 * _column(shifts_B, x)
     # Standard closed form of HSV to RGB: channel n = value - chroma * clamp(min(k, 4 - k), 0, 1).
-    k = (torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype).view(1, 3, 1, 1) + sixth).remainder_(6)
+    k = (_per_channel((5.0, 3.0, 1.0), like=x) + sixth).remainder_(6)
     return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
@@ -208,21 +270,25 @@ def _hue_in_sixths(x: Tensor, value: Tensor, chroma: Tensor) -> Tensor:
     )
 
 
-def _brightness_gamma(x: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def _draw_gain_gamma(count: int, augmentation: Augmentation, generator: torch.Generator) -> Tensor | None:
     limit = augmentation.brightness_gamma
     if not limit:
+        return None
+    return torch.stack([_uniform(count, 1 - limit, 1 + limit, generator) for _ in range(2)])
+
+
+def _brightness_gamma(x: Tensor, drawn: Drawn) -> Tensor:
+    if drawn.gain_gamma_2B is None:
         return x
-    gain = _column(_uniform(len(x), 1 - limit, 1 + limit, generator), x)
-    gamma = _column(_uniform(len(x), 1 - limit, 1 + limit, generator), x)
+    gain, gamma = (_column(values_B, x) for values_B in drawn.gain_gamma_2B)
     return x.pow_(gamma).mul_(gain).clamp_(0, 1)
 
 
-def _erase(x: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def _erase(x: Tensor, augmentation: Augmentation, drawn: Drawn) -> Tensor:
     """Fill one random rectangle per chosen image, in place."""
-    if not augmentation.erase:
+    if drawn.boxes_B4 is None:
         return x
-    boxes_B4 = _draw_boxes(len(x), x.shape[2], x.shape[3], augmentation, generator).to(x.device)
-    top, left, height, width = boxes_B4.unbind(1)
+    top, left, height, width = _moved(drawn.boxes_B4, x).unbind(1)
     rows_H = torch.arange(x.shape[2], device=x.device)
     columns_W = torch.arange(x.shape[3], device=x.device)
     inside_BH = (rows_H >= top[:, None]) & (rows_H < (top + height)[:, None])
@@ -253,16 +319,19 @@ def _draw_boxes(count: int, height: int, width: int, augmentation: Augmentation,
     return (torch.stack([top, left, box_height, box_width], dim=1) * erased_B[:, None]).to(torch.int64)
 
 
-def _channel_operation(x: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    if augmentation.channel == "none":
+def _channel_operation(x: Tensor, drawn: Drawn) -> Tensor:
+    if drawn.weights_B3 is None or drawn.replaced_B is None:
         return x
-    weights_B3, replaced_B = _draw_channel_weights(len(x), augmentation, generator)
-    mixed_B1HW = _weighted_sum(x, weights_B3.to(device=x.device, dtype=x.dtype))
-    return torch.where(_column(replaced_B, x).bool(), mixed_B1HW, x)
+    weights_B3 = drawn.weights_B3.to(device=x.device, dtype=x.dtype, non_blocking=True)
+    return torch.where(_column(drawn.replaced_B, x).bool(), _weighted_sum(x, weights_B3), x)
 
 
-def _draw_channel_weights(count: int, augmentation: Augmentation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _draw_channel_weights(
+    count: int, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor | None, Tensor | None]:
     """Weights [B, 3] of the mixture that all three channels become, and bool [B], where it is applied."""
+    if augmentation.channel == "none":
+        return None, None
     if augmentation.channel == "mix":
         # Exponential variables divided by their sum are uniform on the simplex (Dirichlet(1, 1, 1)).
         exponential_B3 = -torch.log1p(-torch.rand(count, 3, generator=generator, dtype=torch.float64))
@@ -284,4 +353,4 @@ def _weighted_sum(x_BCHW: Tensor, weights_B3: Tensor) -> Tensor:
 
 
 def _luminance(x: Tensor) -> Tensor:
-    return _weighted_sum(x, torch.tensor([LUMINANCE], device=x.device, dtype=x.dtype).expand(len(x), 3))
+    return _weighted_sum(x, _moved(torch.tensor([LUMINANCE], dtype=x.dtype), x).expand(len(x), 3))

@@ -25,6 +25,7 @@ from harness.data.manifest import Manifest, fingerprint, stat_file
 from harness.errors import DataError
 from harness.files import replace_text
 from harness.machine import usable_cores
+from harness.reading import read_text
 
 Interpolation = Literal["bicubic", "lanczos", "bilinear"]
 Progress = Callable[[int, int], None]
@@ -37,6 +38,7 @@ _FILTERS = {
 }
 _MOST_LISTED = 20
 _ROWS_PER_READ = 256
+_MOST_BYTES = 1 << 16  # a description: 400 bytes
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +82,104 @@ class ImageCache:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"image index {rows.min()}..{rows.max()} is outside 0..{len(self) - 1}")
         return torch.from_numpy(self.pixels[rows])
+
+
+class ImageFiles:
+    """The M images of a manifest, decoded whenever they are asked for: as :class:`ImageCache`, with the same pixels.
+
+    For datasets that no disk holds decoded. Threads decode, since Pillow does so outside the interpreter lock.
+
+    Attributes:
+        fingerprint: as that of the cache.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        size: tuple[int, int],
+        interpolation: Interpolation = "bicubic",
+        fingerprint: str = "",
+        workers: int | None = None,
+    ) -> None:
+        self.manifest, self.size, self.interpolation, self.fingerprint = manifest, size, interpolation, fingerprint
+        self._pool = ThreadPoolExecutor(workers or usable_cores(), thread_name_prefix="decode")
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def gather(self, index: torch.Tensor) -> torch.Tensor:
+        """The images at ``index``, int64 [B]: uint8 [B, 3, H, W] on the CPU.
+
+        Raises:
+            IndexError: an index is negative or not below M.
+            DataError: an image cannot be decoded any more.
+        """
+        rows = index.cpu().tolist()
+        if rows and (min(rows) < 0 or max(rows) >= len(self)):
+            raise IndexError(f"image index {min(rows)}..{max(rows)} is outside 0..{len(self) - 1}")
+        distinct = dict.fromkeys(rows)
+        decoded = dict(zip(distinct, self._pool.map(self._decoded, distinct), strict=True))
+        pixels = np.empty((len(rows), 3, *self.size), dtype=np.uint8)
+        for place, row in enumerate(rows):
+            pixels[place] = decoded[row]
+        return torch.from_numpy(pixels)
+
+    def _decoded(self, row: int) -> NDArray[np.uint8]:
+        try:
+            return _resized(self.manifest.file(row), self.size, self.interpolation)
+        except _Damaged as error:
+            damaged = f"{self.manifest.file(row)} ({error})"
+            raise DataError(_describe_damaged([damaged], total=len(self))) from error
+
+
+def open_files(
+    manifest: Manifest,
+    *,
+    size: tuple[int, int],
+    cache_dir: Path,
+    interpolation: Interpolation = "bicubic",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageFiles:
+    """The images of ``manifest`` without a cache. Arguments and errors are those of :func:`build_cache`.
+
+    Every image is decoded once, unless that was done before: damaged ones show, and the fingerprint is had. Only that
+    is kept in ``cache_dir``.
+    """
+    if not len(manifest):
+        raise DataError(f"There is no image to decode: the manifest of {manifest.root} is empty.")
+    description = _describe(manifest, size=size, interpolation=interpolation)
+    _require_writable(Path(cache_dir))
+    kept = Path(cache_dir) / f"{description['key'][:24]}.digest.json"
+    files = ImageFiles(manifest, size=size, interpolation=interpolation, workers=workers)
+    with FileLock(f"{kept}.lock"):
+        digest = _kept_digest(kept, description)
+        if digest is None:
+            digest = _digest_of_files(files, progress)
+            replace_text(kept, json.dumps({**description, "pixel_digest": digest}, indent=1, sort_keys=True) + "\n")
+    files.fingerprint = _combine(description, digest)
+    return files
+
+
+def _kept_digest(file: Path, description: dict[str, Any]) -> str | None:
+    try:
+        text = read_text(file, "image digest", most_bytes=_MOST_BYTES, error=DataError, form="a JSON file")
+        stored = json.loads(text)
+        digest = str(stored.pop("pixel_digest"))
+    except (DataError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return digest if stored == description else None
+
+
+def _digest_of_files(files: ImageFiles, progress: Progress | None) -> str:
+    digest = hashlib.blake2b(digest_size=32)
+    for start in range(0, len(files), _ROWS_PER_READ):
+        rows = torch.arange(start, min(start + _ROWS_PER_READ, len(files)))
+        digest.update(files.gather(rows).numpy().data)
+        if progress is not None:
+            progress(start + len(rows), len(files))
+    return digest.hexdigest()
 
 
 def build_cache(
@@ -166,6 +266,12 @@ def _decode(path: Path) -> Image.Image:
         raise _Damaged(f"{type(error).__name__}: {error}") from error
 
 
+def _resized(path: Path, size: tuple[int, int], interpolation: str) -> NDArray[np.uint8]:
+    """The image at ``path``, uint8 [3, H, W]. Raises _Damaged."""
+    resized = _decode(path).resize((size[1], size[0]), _FILTERS[interpolation])
+    return np.asarray(resized).transpose(2, 0, 1)
+
+
 def _describe(manifest: Manifest, *, size: tuple[int, int], interpolation: str) -> dict[str, Any]:
     """What the cache is made from; ``key`` changes whenever the decoded array could."""
     key = hashlib.sha256(f"{CACHE_VERSION} {tuple(size)} {interpolation} {manifest.root.resolve()}\n".encode())
@@ -250,11 +356,9 @@ def _decode_into(
 
     def decode(row: int) -> str | None:
         try:
-            image = _decode(manifest.file(row))
+            pixels[row] = _resized(manifest.file(row), (height, width), interpolation)
         except _Damaged as error:
             return str(error)
-        resized = image.resize((width, height), _FILTERS[interpolation])
-        pixels[row] = np.asarray(resized).transpose(2, 0, 1)
         return None
 
     damaged = []

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from harness.contracts import Modality
 from harness.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise_only
+from harness.engine.processes import Processes
 from harness.progress import progress_of
 
 Gather = Callable[[Tensor], Tensor]
@@ -34,6 +35,13 @@ def channel_view(images_B3HW: Tensor, modality_B: Tensor, view: str) -> Tensor:
     return torch.where((modality_B == Modality.VISIBLE)[:, None, None, None], channel, images_B3HW)
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """``tensor`` on ``device``. From the host to a GPU it goes by pinned memory, so that nobody waits for the GPU."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @torch.no_grad()
 def extract_features(
     encoder: nn.Module,
@@ -47,34 +55,48 @@ def extract_features(
     renorm: bool,
     view: str = "plain",
     rows: Tensor | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, Tensor]:
     """Embeddings of M images by name, float32 [M, D], on ``device``.
 
     Each is the mean of the L2-normalised embeddings of image and mirror image (``flip``), L2-normalised again if
     ``renorm`` (baseline.md 4, step 1). ``gather(index [B]) -> uint8 [B, 3, H, W]``. ``rows`` limits the pass to some
-    images; the others stay zero.
+    images; the others stay zero. Each of ``processes`` embeds its share, and all have the features of all.
     """
+    processes = processes or Processes()
     mean, std = pixel_statistics(getattr(encoder, "module", encoder))
     was_training = encoder.training
     encoder.eval()
     count = len(modality)
-    found: dict[str, Tensor] = {}
     wanted = torch.arange(count) if rows is None else rows.cpu()
+    modality = modality.cpu()
+    own = wanted[processes.share(len(wanted))]
+    found: dict[str, Tensor] = {}
     progress = progress_of("extracting features")
-    for number, index in enumerate(wanted.split(batch)):
+    for number, index in enumerate(own.split(batch)):
         if progress is not None:
-            progress(number * batch, len(wanted))
-        kinds = modality[index].to(device)
-        images = channel_view(gather(index).to(device), kinds, view)
+            progress(number * batch * processes.count, len(wanted))
+        kinds = moved(modality[index], device)
+        images = channel_view(moved(gather(index), device), kinds, view)
         for transform in transforms:
             images = transform(images, kinds)
         pixels = normalise_only(images, mean=mean, std=std)
         for name, features in _embed(encoder, pixels, kinds, flip=flip, renorm=renorm).items():
             if name not in found:
-                found[name] = features.new_zeros(count, features.shape[1])
-            found[name][index.to(device)] = features
+                found[name] = features.new_empty(len(own), features.shape[1])
+            found[name][number * batch : number * batch + len(index)] = features
     encoder.train(was_training)
-    return found
+    return {name: _placed(features, wanted, count, processes) for name, features in found.items()}
+
+
+def _placed(own: Tensor, wanted: Tensor, count: int, processes: Processes) -> Tensor:
+    """The features of all rows [count, D]: those ``wanted`` in their places, zeros elsewhere."""
+    features = processes.rows_of_all(own, len(wanted))
+    if len(wanted) == count:
+        return features
+    placed = features.new_zeros(count, features.shape[1])
+    placed[moved(wanted, features.device)] = features
+    return placed
 
 
 def _embed(encoder: nn.Module, pixels: Tensor, kinds: Tensor, *, flip: bool, renorm: bool) -> dict[str, Tensor]:

@@ -22,7 +22,10 @@ _PATIENCE_S = 1.0
 
 
 class RunFolder:
-    """``runs/NAME/``: settings.toml, metrics.jsonl, record.json, embeddings and weights (.safetensors), checkpoint/."""
+    """``runs/NAME/``: settings.toml, metrics.jsonl, record.json, embeddings and weights (.safetensors), checkpoint/.
+
+    For the report: start.safetensors (embeddings before training) and labels.safetensors (of the last epoch).
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -31,7 +34,12 @@ class RunFolder:
         self.record = path / "record.json"
         self.embeddings = path / "embeddings.safetensors"
         self.weights = path / "weights.safetensors"
+        self.start = path / "start.safetensors"
+        self.labels = path / "labels.safetensors"
+        self.report = path / "report.html"
         self.checkpoints = path / "checkpoint"
+        self.observers = path / "observers"
+        self.trace = path / "trace.json.gz"
         self.owner = path / "owner"
 
     @property
@@ -93,9 +101,11 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier run left."""
-        for file in (self.record, self.settings, self.metrics, self.embeddings, self.weights):
+        tensors = (self.embeddings, self.weights, self.start, self.labels)
+        for file in (self.record, self.settings, self.metrics, self.report, self.trace, *tensors):
             file.unlink(missing_ok=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for folder in (self.checkpoints, self.observers):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Replace metrics.jsonl by ``rows``, one line each: as a whole, so that a full disk leaves no half line."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from harness.contracts import Batch, Draw, Modality, PseudoLabels, TrainIndex
-from harness.data.augment import Augmentation, augment
+from harness.data.augment import Augmentation, apply_view, draw_view
 from harness.data.presets import PRESETS
 from harness.data.sampler import CrossCameraSampler
-from harness.engine.extraction import Gather, ImageTransform, Triple
+from harness.engine.extraction import Gather, ImageTransform, Triple, moved
+from harness.engine.processes import Processes
 from harness.engine.randomness import numpy_stream, torch_stream
 from harness.errors import SettingsError, suggest
 from harness.recipe import Recipe, Stage
@@ -31,12 +32,24 @@ class ImageSource:
     device: torch.device
     pixel_mean: Triple
     pixel_std: Triple
+    processes: Processes = field(default_factory=Processes)
 
     def view(self, preset: str) -> Augmentation:
         """The augmentation of that name, normalising as the encoder expects. Raises SettingsError if there is none."""
         if preset not in PRESETS:
             raise SettingsError(f"There is no augmented view {preset!r}. {suggest(preset, PRESETS)}")
         return PRESETS[preset].model_copy(update={"mean": self.pixel_mean, "std": self.pixel_std})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnBatch(Batch):
+    """A batch as the engine has it: ``modality_on_host`` spares an encoder that can use it to wait for a GPU."""
+
+    modality_on_host: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those on the device of the run."""
+        return self.index, self.modality, self.camera, self.view, *self.labels.values()
 
 
 class DrawStream:
@@ -89,17 +102,29 @@ class DrawStream:
     def __bool__(self) -> bool:
         return bool(self.samplers)
 
-    def next(self) -> tuple[Batch, Tensor]:
-        """The next batch and its pixels, float [B, 3, H, W], on the device of the run."""
-        index, views, pixels = [], [], []
+    def next(self) -> tuple[DrawnBatch, Tensor]:
+        """The next batch, and the pixels of this process's share of it, float [b, 3, H, W], on the device of the run.
+
+        Every process draws for all images alike, so the streams of randomness go on as one process's would.
+        """
+        index, views, pixels, before = [], [], [], 0
         for kind, sampler in self.samplers.items():
             drawn = torch.as_tensor(next(sampler.batches(1)))
-            images = self._images(drawn)
+            images: dict[int, Tensor] = {}
             for number, augmentation in enumerate(self.augmentations[kind]):
-                pixels.append(augment(images, augmentation, generator=self.generator))
+                own = self.source.processes.share(len(drawn), begin=before)
+                if own.start not in images:
+                    images[own.start] = self._images(drawn[own])
+                pixels.append(self._view(images[own.start], augmentation, own, count=len(drawn)))
                 index.append(drawn)
                 views.append(torch.full_like(drawn, number))
+                before += len(drawn)
         return self._batch(torch.cat(index), torch.cat(views)), torch.cat(pixels)
+
+    def _view(self, images: Tensor, augmentation: Augmentation, own: slice, *, count: int) -> Tensor:
+        height, width = images.shape[2:]
+        drawn = draw_view(count, augmentation, size=(height, width), generator=self.generator)
+        return apply_view(images, augmentation, drawn if self.source.processes.alone else drawn.rows(own))
 
     def state(self) -> dict[str, Any]:
         """What the next batch depends on, as plain values."""
@@ -113,20 +138,21 @@ class DrawStream:
             sampler.load_state_dict(json.loads(state["samplers"][int(kind)]))
 
     def _images(self, drawn: Tensor) -> Tensor:
-        images = self.source.gather(drawn).to(self.source.device)
+        images = moved(self.source.gather(drawn), self.source.device)
         kinds = self.modality[drawn].to(self.source.device)
         for transform in self.source.transforms:
             images = transform(images, kinds)
         return images
 
-    def _batch(self, index: Tensor, view: Tensor) -> Batch:
-        device = self.source.device
-        return Batch(
-            index=index.to(device),
-            modality=self.modality[index].to(device),
-            camera=self.camera[index].to(device),
-            view=view.to(device),
-            labels={name: labels[index].to(device) for name, labels in self.views.items()},
+    def _batch(self, index: Tensor, view: Tensor) -> DrawnBatch:
+        device, modality = self.source.device, self.modality[index]
+        return DrawnBatch(
+            index=moved(index, device),
+            modality=moved(modality, device),
+            camera=moved(self.camera[index], device),
+            view=moved(view, device),
+            labels={name: moved(labels[index], device) for name, labels in self.views.items()},
             draw=self.draw,
             pseudo_labels=self.labels,
+            modality_on_host=modality,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.contracts import Batch, Clusterer, Embeddings, LabelRefiner, Loss, Memory, Part
-from harness.engine.compute import is_out_of_memory
+from harness.engine.compute import is_compiler_failure, is_out_of_memory
 from harness.engine.epoch import Epoch
 from harness.engine.seam import check_terms
 from harness.errors import ContractError, HarnessError, TrainingError
@@ -47,9 +47,18 @@ class Working(Generic[Role]):
 
 
 def objective(
-    losses: Sequence[Working[Loss]], batch: Batch, embeddings: Embeddings, memory: Memory, epoch: Epoch
+    losses: Sequence[Working[Loss]],
+    batch: Batch,
+    embeddings: Embeddings,
+    memory: Memory,
+    epoch: Epoch,
+    *,
+    origins: dict[str, Working[Any]] | None = None,
 ) -> tuple[Tensor | None, dict[str, Tensor]]:
     """The sum of all terms that carry gradient (None if there is none), and each term's value by name.
+
+    ``origins`` takes in whose each term is: with it, terms on a GPU are not looked at, which would wait for them; the
+    caller does so now and then, by :func:`require_finite`.
 
     Raises ContractError for a term that is not a scalar tensor; TrainingError, naming term and plugin, for one that is
     NaN or infinite.
@@ -60,7 +69,10 @@ def objective(
         with blame(working, "terms"):
             terms = check_terms(working.part.terms(batch, embeddings, memory, epoch.bound_to(working.chosen.name)))
         for name, term in terms.items():
-            _require_finite(term, name, working)
+            if origins is None or term.device.type == "cpu":
+                _require_finite(term, name, working)
+            if origins is not None:
+                origins[name] = working
             values[name] = term.detach()
             if term.requires_grad:
                 total = term if total is None else total + term
@@ -69,6 +81,18 @@ def objective(
                     f"the term {name!r} carries no gradient, so it trains nothing."
                 )
     return total, values
+
+
+def require_finite(sums: Mapping[str, Tensor], origins: Mapping[str, Working[Any]]) -> None:
+    """The terms of many iterations, added up by name: what was NaN or infinite once stays so. One wait for all.
+
+    Raises TrainingError, naming term and plugin.
+    """
+    names = list(sums)
+    if names:
+        finite = torch.isfinite(torch.stack([sums[name] for name in names])).tolist()
+        for name in (name for name, fine in zip(names, finite, strict=True) if not fine):
+            _require_finite(sums[name], name, origins[name])
 
 
 def _require_finite(term: Tensor, name: str, working: Working[Any]) -> None:
@@ -95,6 +119,6 @@ class blame:
             raise ContractError(f"The {self.label} broke its contract in {self.call}: {error}") from error
         if isinstance(error, HarnessError) or not isinstance(error, Exception):
             return
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or is_compiler_failure(error):
             return
         raise ContractError(f"The {self.label} failed in {self.call}: {type(error).__name__}: {error}") from error

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from harness.builtin import Core
 from harness.errors import PluginError, SettingsError, suggest
+from harness.observing import choose_observers
 from harness.plugins import Catalogue, Chosen, Plugin, Selection, explain, load, select
 from harness.providers import BackboneProvider, DatasetProvider, Provider
 from harness.recipe import Recipe
@@ -26,6 +27,7 @@ class Plan:
     recipe: Recipe
     backbone: Chosen
     dataset: Chosen
+    observers: tuple[Plugin, ...] = ()
 
 
 def plan_run(settings: Settings, catalogue: Catalogue | None = None) -> Plan:
@@ -50,7 +52,10 @@ def plan_run(settings: Settings, catalogue: Catalogue | None = None) -> Plan:
         BackboneProvider, resolve_backbone(settings, recipe), [CORE, *named], model, dataset=settings.dataset
     )
     recipe = recipe.model_copy(update={"backbone": backbone.name})
-    return Plan(resolved(settings, selection, recipe, backbone, dataset), selection, recipe, backbone, dataset)
+    observers = choose_observers(catalogue.require, settings.observers)
+    return Plan(
+        resolved(settings, selection, recipe, backbone, dataset), selection, recipe, backbone, dataset, observers
+    )
 
 
 def _choose(kind: type[Provider], name: str, plugins: list[Plugin], options: dict[str, Any], *, dataset: str) -> Chosen:

@@ -215,16 +215,19 @@ def _cost(plan: Plan, trainer: Trainer, clock: Clock) -> Cost:
         recipe.visible_clusters * len(recipe.visible_views) + recipe.infrared_clusters * len(recipe.infrared_views)
     )
     groups = int(plan.settings.model.get("bn_groups", 1))
-    device = trainer.fabric.device
+    device, compute, processes = trainer.fabric.device, plan.settings.compute, trainer.processes
+    apart = processes.count if compute.batch_norm == "local" else 1
     return Cost(
         seconds=dict(clock.seconds),
         total_seconds=sum(clock.seconds.values()),
         peak_memory_mib=peak_memory_mib(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
-        world_size=trainer.fabric.world_size,
-        bn_batch=images // groups,
+        world_size=processes.count,
+        bn_batch=images // groups // apart,
+        batch_norm=None if processes.alone else compute.batch_norm,
+        compiled=compute.compile,
         precision="bf16" if "bf16" in str(trainer.fabric.strategy.precision.precision) else "fp32",
-        threads=plan.settings.compute.threads,
+        threads=compute.threads,
         train_images_per_s=clock.rate("training"),
         extract_images_per_s=clock.rate("extraction") or clock.rate("test extraction"),
     )

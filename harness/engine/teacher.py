@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+Embed = Callable[[nn.Module, Tensor, Tensor], Mapping[str, Tensor]]
 
 
 def make_teacher(encoder: nn.Module, *, decay: float) -> AveragedModel:
@@ -24,22 +27,26 @@ def make_teacher(encoder: nn.Module, *, decay: float) -> AveragedModel:
 class TeacherPass:
     """The teacher's embeddings of one batch, made when asked for; ``ran`` says whether they were.
 
-    It reaches the teacher and the batch's pixels and nothing else of the run: parts hold it.
+    It reaches the teacher and the batch's pixels and nothing else of the run: parts hold it. ``embed(encoder, images,
+    modality)`` calls the teacher; default: plainly.
     """
 
-    def __init__(self, teacher: AveragedModel, images_B3HW: Tensor, modality_B: Tensor) -> None:
+    def __init__(
+        self, teacher: AveragedModel, images_B3HW: Tensor, modality_B: Tensor, *, embed: Embed | None = None
+    ) -> None:
         self._module, self._images, self._modality = teacher.module, images_B3HW, modality_B
+        self._embed = embed or (lambda encoder, images, modality: encoder(images, modality))
         self.ran = False
 
     @torch.no_grad()
     def __call__(self) -> Mapping[str, Tensor]:
         self.ran = True
-        return self._module(self._images, self._modality)  # type: ignore[no-any-return]
+        return self._embed(self._module, self._images, self._modality)
 
 
 @torch.no_grad()
 def update_teacher(teacher: AveragedModel, encoder: nn.Module, *, buffers: bool = True, follow: bool = False) -> None:
-    """Move the teacher after an iteration's optimiser steps.
+    """Move the teacher after an iteration's optimiser steps: one fused operation, and no wait for the device.
 
     ``buffers``: copy the encoder's running statistics (a teacher that ran on the batch itself has its own). ``follow``:
     become a copy of the encoder instead of averaging.
@@ -47,7 +54,9 @@ def update_teacher(teacher: AveragedModel, encoder: nn.Module, *, buffers: bool 
     if follow:
         teacher.module.load_state_dict(encoder.state_dict())
         return
-    own = [] if buffers else [buffer.clone() for buffer in teacher.module.buffers()]
-    teacher.update_parameters(encoder)  # copies the encoder's buffers
-    for kept, buffer in zip(own, teacher.module.buffers() if own else (), strict=True):
-        buffer.copy_(kept)
+    average: Any = teacher.multi_avg_fn
+    average(list(teacher.module.parameters()), list(encoder.parameters()), teacher.n_averaged)
+    teacher.n_averaged += 1
+    own = list(teacher.module.buffers()) if buffers else []
+    if own:
+        torch._foreach_copy_(own, list(encoder.buffers()))

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,22 +26,28 @@ from harness.contracts import (
     TrainIndex,
 )
 from harness.engine.checkpoint import fitting
+from harness.engine.compute import batches_ahead
 from harness.engine.cost import Clock
+from harness.engine.embedding import Embedder
 from harness.engine.epoch import Epoch, Extract, FeatureStore
 from harness.engine.extraction import extract_features
-from harness.engine.input import DrawStream, ImageSource
+from harness.engine.input import DrawnBatch, DrawStream, ImageSource
 from harness.engine.midway import put_back, random_states, seed_all, set_random_states, snapshot
-from harness.engine.objective import Working, blame, objective
+from harness.engine.objective import Working, blame, objective, require_finite
+from harness.engine.prefetch import Batches
+from harness.engine.processes import Processes
 from harness.engine.randomness import derive_seed
-from harness.engine.seam import check_embeddings, check_features, check_memory, check_state, checked_labels
+from harness.engine.seam import check_features, check_memory, check_state, checked_labels
 from harness.engine.search import NeighbourSearch
 from harness.engine.stopping import Stop
 from harness.engine.teacher import TeacherPass, make_teacher, update_teacher
-from harness.errors import TrainingError
+from harness.errors import SettingsError, TrainingError
 from harness.recipe import Recipe, Stage
-from harness.settings import ClusteringSettings, FeatureSettings
+from harness.settings import ClusteringSettings, ComputeSettings, FeatureSettings
 
 MOST_EPOCHS_WITHOUT_CLUSTERS = 3
+LOOKED_AT_EVERY = 50
+"""Iterations on a GPU between two looks at whether the terms are finite: each look waits for the GPU."""
 
 
 @dataclass
@@ -77,10 +84,11 @@ class EpochReport:
 class Going:
     """How far the iterations of an epoch are: batches drawn, ``done`` of them trained on, losses added up by name."""
 
-    streams: list[DrawStream]
+    batches: Batches
     device: torch.device
     done: int = 0
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    origins: dict[str, Working[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
@@ -92,6 +100,11 @@ class Going:
             self.counts[name] += 1
         self.done += 1
 
+    def require_finite(self) -> None:
+        """Raise TrainingError if a term was NaN or infinite (terms on the CPU are looked at one by one)."""
+        if self.device.type != "cpu":
+            require_finite(self.sums, self.origins)
+
     @property
     def losses(self) -> dict[str, float]:
         """The mean of every term over the iterations that had it."""
@@ -99,7 +112,7 @@ class Going:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint in the middle of the epoch keeps."""
-        streams = [stream.state() for stream in self.streams]
+        streams = self.batches.states()
         return {"done": self.done, "sums": dict(self.sums), "counts": dict(self.counts), "streams": streams}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -107,8 +120,7 @@ class Going:
         self.done = state["done"]
         self.sums.update({name: total.to(self.device) for name, total in state["sums"].items()})
         self.counts.update(state["counts"])
-        for stream, taken in zip(self.streams, state["streams"], strict=True):
-            stream.restore(taken)
+        self.batches.restore(state["streams"])
 
 
 @dataclass
@@ -126,6 +138,7 @@ class Trainer:
     features: FeatureSettings
     clustering: ClusteringSettings
     clock: Clock
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
     teacher: Any = None
     optimiser: Optimizer | None = None
     epochs_without_clusters: int = 0
@@ -140,6 +153,11 @@ class Trainer:
     def train(self) -> TrainIndex:
         """The training images as parts know them."""
         return self.source.train
+
+    @property
+    def processes(self) -> Processes:
+        """This process among all of the run."""
+        return self.source.processes
 
     def evaluated_encoder(self) -> nn.Module:
         """The encoder whose figures are reported."""
@@ -159,30 +177,35 @@ class Trainer:
         context = self._context(index, stage_number, epoch_in_stage)
         report = EpochReport(index, stage.name, self._rate(index, 0))
         report.labels = labels = self._labels(context)
+        self.processes.require_equal("pseudo-labels", content_of(labels) if not self.processes.alone else b"")
         report.recall = context.search.recall
         streams = self._streams(labels, index, stage=stage)
         if not streams:
             return self._skip(report)
         self.epochs_without_clusters = 0
-        with self.clock("memory"), blame(self.parts.memory, "build"):
+        with self.clock("memory"), self.clock.part("build"), blame(self.parts.memory, "build"):
             self._memory.build(context.bound_to(self.parts.memory.chosen.name), labels)
             check_memory(self._memory, labels, self.embedding_dims)
         for working in self.parts.losses:
-            with self.clock("memory"), blame(working, "begin"):
+            with self.clock("memory"), self.clock.part("begin of losses"), blame(working, "begin"):
                 working.part.begin(context.bound_to(working.chosen.name), labels, self._memory)
         context.store.close()
         self._tell(context)
-        going = Going(streams, self.fabric.device)
+        going = Going(Batches(streams, ahead=batches_ahead(self.compute, self.fabric.device)), self.fabric.device)
         if midway is not None:
             with fitting():
                 self._go_on(going, midway)
         self.going = going
-        while going.done < stage.iterations:
-            with self.stop.whole():
-                self._set_rate(self._rate(index, going.done))
-                going.add(self._iteration(streams, context))
-            self.on_step(going.done, stage.iterations)
-            self.stop.now()
+        with going.batches.running(stage.iterations - going.done):
+            while going.done < stage.iterations:
+                with self.stop.whole():
+                    self._set_rate(self._rate(index, going.done))
+                    going.add(self._iteration(going, context))
+                if going.done % LOOKED_AT_EVERY == 0:
+                    self._wait(going)
+                self.on_step(going.done, stage.iterations)
+                self.stop.now()
+        self._wait(going)
         self._tell(context)
         self._require_finite_weights(index)
         with blame(self.parts.memory, "update"):
@@ -192,12 +215,18 @@ class Trainer:
             report.silent = "no loss had a term: the encoder was not trained"
         return report
 
+    def _wait(self, going: Going) -> None:
+        """Look at the terms so far, which waits for a GPU: that time is training's."""
+        with self.clock("training"):
+            going.require_finite()
+
     def _tell(self, context: Epoch) -> None:
         for note in context.notes:
             self.on_note(note)
 
     def _require_finite_weights(self, index: int) -> None:
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters()):
+        largest = torch._foreach_norm([parameter.detach() for parameter in self.encoder.parameters()], math.inf)
+        if not bool(torch.isfinite(torch.stack(largest)).all()):
             raise TrainingError(
                 f"The weights of the encoder became NaN or infinite in epoch {index + 1}, though every term was "
                 "finite: a gradient was not. Training stopped; the last checkpoint is kept. A lower learning rate "
@@ -230,6 +259,9 @@ class Trainer:
         )
 
     def _extract(self, encoders: Mapping[str, nn.Module]) -> Extract:
+        if self.compute.batch_norm == "local":
+            for encoder in encoders.values():
+                self.processes.follow_first(encoder)
         return make_extract(encoders, self.source, settings=self.features, clock=self.clock, device=self.fabric.device)
 
     def _labels(self, context: Epoch) -> PseudoLabels:
@@ -269,22 +301,21 @@ class Trainer:
             )
         return report
 
-    def _iteration(self, streams: list[DrawStream], context: Epoch) -> dict[str, Tensor]:
+    def _iteration(self, going: Going, context: Epoch) -> dict[str, Tensor]:
         stepped = False
         taught: list[TeacherPass] = []
         total: Tensor | None = None
         values: dict[str, Tensor] = {}
         taken = []
-        for stream in streams:
+        for number in range(len(going.batches)):
             with self.clock("input"):
-                batch, images = stream.next()
+                batch, images = going.batches.next(number)
             with self.clock("training", images=len(batch)):
-                if self.teacher is not None:
-                    taught.append(TeacherPass(self.teacher, images, batch.modality))
-                found = self.encoder(images, batch.modality)
-                check_embeddings(found, self.embedding_dims, rows=len(batch))
-                embeddings = Embeddings(found, teacher=taught[-1] if taught else None)
-                loss, terms = objective(self.parts.losses, batch, embeddings, self._memory, context)
+                embeddings = self._embeddings(batch, images, moment=(context.index, going.done, number), taught=taught)
+                with self.clock.part("losses"):
+                    loss, terms = objective(
+                        self.parts.losses, batch, embeddings, self._memory, context, origins=going.origins
+                    )
                 for name, value in terms.items():
                     values[name] = values[name] + value if name in values else value
                 taken.append((batch, embeddings))
@@ -301,20 +332,38 @@ class Trainer:
             if stepped and self.teacher is not None:
                 follow = self.recipe.stages[context.stage_number].teacher == "follow"
                 ran = any(teacher_pass.ran for teacher_pass in taught)
-                update_teacher(self.teacher, self.encoder, buffers=not ran, follow=follow)
+                with self.clock.part("teacher"):
+                    update_teacher(self.teacher, self.encoder, buffers=not ran, follow=follow)
         return values
+
+    def _embeddings(
+        self, batch: DrawnBatch, images: Tensor, *, moment: tuple[int, ...], taught: list[TeacherPass]
+    ) -> Embeddings:
+        """The embeddings of a batch, and on request the teacher's, from this process's share of the images."""
+        on_host = getattr(plain_module(self.encoder), "modality_on_host", False)
+        modality = batch.modality_on_host if on_host else batch.modality
+        if self.teacher is not None:
+            embed = partial(self.embedder, moment=("teacher", *moment))
+            taught.append(TeacherPass(self.teacher, images, modality, embed=embed))
+        with self.clock.part("forward"):
+            found = self.embedder(self.encoder, images, modality, moment=moment)
+        return Embeddings(found, teacher=taught[-1] if taught else None)
 
     def _step(self, loss: Tensor | None) -> bool:
         """Whether a step was made."""
         if loss is None or self.optimiser is None:
             return False
         self.optimiser.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
-        self.optimiser.step()
+        with self.clock.part("backward"):
+            self.fabric.backward(loss)
+        with self.clock.part("gradients between processes"):
+            self.processes.add_up([p.grad for p in self.encoder.parameters() if p.grad is not None])
+        with self.clock.part("optimiser step"):
+            self.optimiser.step()
         return True
 
     def _update(self, taken: list[tuple[Any, Embeddings]]) -> None:
-        with torch.no_grad(), self.clock("memory"):
+        with torch.no_grad(), self.clock("memory"), self.clock.part("update"):
             for batch, embeddings in taken:
                 detached = embeddings.detach()
                 with blame(self.parts.memory, "update"):
@@ -326,11 +375,13 @@ class Trainer:
     def _new_optimiser(self) -> Optimizer:
         trained = [p for p in self.encoder.parameters() if p.requires_grad]
         rate, decay = self.recipe.learning_rate, self.recipe.weight_decay
+        # Fused: one kernel for all parameters. On a CPU it would only round differently.
+        how: dict[str, Any] = {"fused": True} if self.fabric.device.type == "cuda" else {}
         optimiser: Optimizer
         if self.recipe.optimiser == "adam":
-            optimiser = Adam(trained, lr=rate, weight_decay=decay)
+            optimiser = Adam(trained, lr=rate, weight_decay=decay, **how)
         else:
-            optimiser = SGD(trained, lr=rate, weight_decay=decay, momentum=0.9)
+            optimiser = SGD(trained, lr=rate, weight_decay=decay, momentum=0.9, **how)
         return self.fabric.setup_optimizers(optimiser)  # type: ignore[return-value]
 
     def _set_rate(self, rate: float) -> None:
@@ -342,11 +393,22 @@ class Trainer:
         return learning_rate(self.recipe, index, iteration)
 
     def prepare(self, *, needs_teacher: bool) -> None:
-        """Set up the encoder on the device, and the teacher if a part or the recipe wants one."""
+        """Set up the encoder on the device, and the teacher if a part or the recipe wants one.
+
+        Raises SettingsError if a batch has fewer images of a modality than there are processes.
+        """
+        require_shares(self.recipe, self.processes)
+        if getattr(self.encoder, "channels_last", False):
+            self.encoder = self.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.encoder = self.fabric.setup_module(self.encoder)
         self.encoder.train()
+        synchronised = self.compute.batch_norm == "synchronised"
+        self.embedder = Embedder(dict(self.embedding_dims), self.processes, synchronised, self.seed)
         if needs_teacher or self.recipe.evaluate_encoder == "teacher":
             self.teacher = make_teacher(self.encoder, decay=self.recipe.teacher_decay)
+        if self.compute.compile:
+            for encoder in (self.encoder, *([self.teacher.module] if self.teacher is not None else [])):
+                plain_module(encoder).compile()
 
     def undeclared(self) -> list[str]:
         """Parts that do not say what they change within an epoch, so that it cannot be gone on with, by name."""
@@ -416,6 +478,30 @@ class Trainer:
             self.teacher.n_averaged.copy_(state["teacher"]["steps"])
 
 
+def require_shares(recipe: Recipe, processes: Processes) -> None:
+    """Raise SettingsError unless every process gets an image of each modality: all must go through all layers."""
+    visible = recipe.visible_clusters * recipe.instances * len(recipe.visible_views)
+    infrared = recipe.infrared_clusters * recipe.instances * len(recipe.infrared_views)
+    if not processes.alone and min(visible, infrared) < processes.count:
+        raise SettingsError(
+            f"A batch of {visible} visible and {infrared} infrared images cannot be shared by {processes.count} "
+            "processes: each needs at least one of either. Use fewer devices, or larger batches "
+            "(--set recipe.instances=...)."
+        )
+
+
+def plain_module(encoder: nn.Module) -> nn.Module:
+    """The encoder itself, out of what Fabric wraps around it."""
+    return getattr(encoder, "module", encoder)
+
+
+def content_of(labels: PseudoLabels) -> bytes:
+    """All of an epoch's labels and links, as bytes that are equal where they are."""
+    found = [(name, labels[name].labels) for name in labels.given]
+    found += [(f"{source}>{target}", link) for (source, target), link in sorted(labels.links.items())]
+    return repr(labels.draws).encode() + b"".join(name.encode() + t.cpu().numpy().tobytes() for name, t in found)
+
+
 def make_extract(
     encoders: Mapping[str, nn.Module],
     source: ImageSource,
@@ -444,6 +530,7 @@ def make_extract(
                 renorm=settings.flip_mean_renorm,
                 view=view,
                 rows=rows,
+                processes=source.processes,
             )
         check_features(found, encoder=encoder, view=view)
         if view == "plain":

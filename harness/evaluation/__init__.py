@@ -9,6 +9,7 @@ from harness.evaluation.pseudo_labels import (
     AssociationQuality,
     PartitionQuality,
     association_quality,
+    pair_precision,
     partition_quality,
 )
 from harness.evaluation.retrieval import EvaluationResult, evaluate, evaluate_all
@@ -29,6 +30,7 @@ __all__ = [
     "evaluate",
     "evaluate_all",
     "figures_table",
+    "pair_precision",
     "partition_quality",
     "protocol",
     "protocols_beginning",

@@ -59,6 +59,11 @@ def partition_quality(
 
     Raises:
         ContractError: lengths differ, or an image out of scope has a cluster.
+
+    >>> labels, identity = np.array([0, 0, 1, -1]), np.array([7, 7, 9, 9])
+    >>> quality = partition_quality(labels, identity, modality=np.array([0, 1, 0, 0]))
+    >>> quality.clusters, quality.ari, quality.outlier_share, quality.mixed_share
+    (2, 1.0, 0.25, 0.5)
     """
     inside = np.ones(len(labels), dtype=bool) if scope is None else scope
     _require_lengths(len(labels), identity=identity, modality=modality, scope=inside)
@@ -100,6 +105,11 @@ def association_quality(
 
     Raises:
         ContractError: lengths differ, or a link names a cluster that does not exist.
+
+    >>> visible, infrared = np.array([0, 1, -1, -1]), np.array([-1, -1, 0, 1])
+    >>> quality = association_quality(visible, infrared, links=np.array([0, -1]), identity=np.array([7, 9, 7, 9]))
+    >>> quality.precision, quality.cover
+    (1.0, 0.5)
     """
     _require_lengths(len(labels_from), labels_to=labels_to, identity=identity)
     majority_from, majority_to = _majority(labels_from, identity), _majority(labels_to, identity)
@@ -114,6 +124,50 @@ def association_quality(
         links=len(linked),
         precision=float(agree.mean()) if len(linked) else None,
         cover=len(linked) / len(links) if len(links) else 0.0,
+    )
+
+
+def pair_precision(
+    labels_from: NDArray[np.integer[Any]],
+    labels_to: NDArray[np.integer[Any]],
+    *,
+    links: NDArray[np.integer[Any]] | None,
+    identity: NDArray[np.integer[Any]],
+    modality: NDArray[np.integer[Any]],
+) -> float | None:
+    """Of the pairs of a visible and an infrared image that labels take for one person, the share that are.
+
+    A pair counts if its images are in one cluster (``links`` None: the two labellings are one), or in clusters that are
+    linked. Pairs are counted by cluster and identity, never listed. None if there is no such pair.
+
+    Args:
+        labels_from, labels_to: int [N], -1 = outlier or out of scope.
+        links: int [K_from], the linked cluster of ``labels_to``, -1 = none.
+        identity, modality: int [N]; 0 = visible, 1 = infrared.
+    """
+    _require_lengths(len(labels_from), labels_to=labels_to, identity=identity, modality=modality)
+    target = np.asarray(labels_from, dtype=np.int64)
+    if links is not None:
+        target = np.where(target >= 0, np.append(links, OUTLIER)[target], OUTLIER)
+    sides = [(target, 0), (np.asarray(labels_to, dtype=np.int64), 1)]
+    if links is not None and (modality[labels_from >= 0] == 1).all():  # from infrared clusters
+        sides = [(target, 1), (sides[1][0], 0)]
+    one, other = (_images_by_cluster(labels, identity, keep=modality == kind) for labels, kind in sides)
+    pairs = sum(count * other[0].get(cluster, 0) for cluster, count in one[0].items())
+    right = sum(count * other[1].get(key, 0) for key, count in one[1].items())
+    return right / pairs if pairs else None
+
+
+def _images_by_cluster(
+    labels: NDArray[np.int64], identity: NDArray[np.integer[Any]], *, keep: NDArray[np.bool_]
+) -> tuple[dict[int, int], dict[tuple[int, int], int]]:
+    """Numbers of images by cluster, and by cluster and identity."""
+    kept = keep & (labels >= 0)
+    clusters, counts = np.unique(labels[kept], return_counts=True)
+    both, counts_of_both = np.unique(np.stack([labels[kept], identity[kept]]), axis=1, return_counts=True)
+    return (
+        dict(zip(clusters.tolist(), counts.tolist(), strict=True)),
+        dict(zip(map(tuple, both.T.tolist()), counts_of_both.tolist(), strict=True)),
     )
 
 

@@ -15,7 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from harness.errors import RunError
 from harness.evaluation.figures import Figures, Fraction, FrozenModel, QueryMeans
@@ -124,7 +132,9 @@ class EpochCurve(FrozenModel):
 
 class Cost(FrozenModel):
     """What the run took. ``seconds`` is per kind of work (render, extraction, clustering, training, ...);
-    ``bn_batch`` the number of images that batch norm sees at once."""
+    ``bn_batch`` the number of images that batch norm sees at once; ``batch_norm`` whether that is over all of
+    ``world_size`` processes or in each (None: there is one). What came to records later is left out where it says
+    nothing, so that older records keep their bytes."""
 
     seconds: dict[str, Seconds]
     total_seconds: Seconds
@@ -132,10 +142,17 @@ class Cost(FrozenModel):
     device: str
     world_size: int = Field(default=1, ge=1)
     bn_batch: int | None = None
+    batch_norm: Literal["synchronised", "local"] | None = None
+    compiled: bool = False
     precision: str
     threads: int | None = None
     train_images_per_s: Seconds | None = None
     extract_images_per_s: Seconds | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = {"batch_norm": None, "compiled": False}
+        return {name: value for name, value in dump(self).items() if name not in later or value != later[name]}
 
 
 class Environment(FrozenModel):

@@ -109,17 +109,42 @@ def hybrid_update_(
 
 
 def momentum_update(bank_KD: Tensor, queries_BD: Tensor, labels_B: Tensor, *, momentum: float) -> Tensor:
-    """:func:`momentum_update_` on a copy: returns the new bank [K, D]."""
+    """Every query in batch order: its cluster's row ← unit( momentum · row + (1 − momentum) · query ).
+
+    ``bank_KD`` float [K, D], unit rows; ``queries_BD`` float [B, D]; ``labels_B`` int64 [B], −1 = write nothing.
+    Returns a new bank; ``momentum_update_`` of this module writes in place. Raises ``HarnessError`` for inputs that do
+    not fit together.
+
+    >>> bank_KD = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> momentum_update(bank_KD, torch.tensor([[0.0, 1.0]]), torch.tensor([0]), momentum=0).tolist()
+    [[0.0, 1.0], [0.0, 1.0]]
+    """
     return momentum_update_(bank_KD.clone(), queries_BD, labels_B, momentum=momentum)
 
 
 def multi_centre_update(bank_KJD: Tensor, queries_BD: Tensor, labels_B: Tensor, *, momentum: float) -> Tensor:
-    """:func:`multi_centre_update_` on a copy: returns the new bank [K, J, D]."""
+    """Every query in batch order moves the centre of its cluster that is most similar to it at that moment.
+
+    ``bank_KJD`` holds J centres of each cluster (ties: the first). Otherwise as :func:`momentum_update`, which is the
+    case J = 1; ``multi_centre_update_`` of this module writes in place. Returns a new bank [K, J, D].
+
+    >>> bank_KJD = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    >>> multi_centre_update(bank_KJD, torch.tensor([[0.0, -1.0]]), torch.tensor([0]), momentum=0).tolist()
+    [[[0.0, -1.0], [0.0, 1.0]]]
+    """
     return multi_centre_update_(bank_KJD.clone(), queries_BD, labels_B, momentum=momentum)
 
 
 def hard_update(bank_KD: Tensor, queries_BD: Tensor, labels_B: Tensor, *, momentum: float) -> Tensor:
-    """:func:`hard_update_` on a copy: returns the new bank [K, D]."""
+    """One momentum step per cluster, with its query least similar to the row (ties: the first). Returns a new bank.
+
+    Arguments as of :func:`momentum_update`; ``hard_update_`` of this module writes in place.
+
+    >>> bank_KD = torch.tensor([[1.0, 0.0]])
+    >>> queries_BD = torch.tensor([[0.0, 1.0], [0.6, 0.8]])
+    >>> hard_update(bank_KD, queries_BD, torch.tensor([0, 0]), momentum=0).tolist()
+    [[0.0, 1.0]]
+    """
     return hard_update_(bank_KD.clone(), queries_BD, labels_B, momentum=momentum)
 
 
@@ -132,7 +157,18 @@ def hybrid_update(
     momentum: float,
     hardest: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`hybrid_update_` on copies: returns the new (centroid bank, hard bank)."""
+    """One momentum step per cluster: the centroid row with the mean query, the hard row with the hardest ones' mean.
+
+    ``hardest``: how many queries, those least similar to the centroid row as it was before. Otherwise as
+    :func:`momentum_update`; ``hybrid_update_`` of this module writes in place. Returns the new (centroid bank, hard
+    bank).
+
+    >>> centroid_KD = hard_KD = torch.tensor([[1.0, 0.0]])
+    >>> queries_BD, labels_B = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0])
+    >>> centroid_KD, hard_KD = hybrid_update(centroid_KD, hard_KD, queries_BD, labels_B, momentum=0)
+    >>> [round(value, 4) for value in centroid_KD[0].tolist()], hard_KD.tolist()
+    ([0.7071, 0.7071], [[0.0, 1.0]])
+    """
     banks = centroid_bank_KD.clone(), hard_bank_KD.clone()
     hybrid_update_(*banks, queries_BD, labels_B, momentum=momentum, hardest=hardest)
     return banks
@@ -144,6 +180,11 @@ def random_replacement(bank_KD: Tensor, queries_BD: Tensor, labels_B: Tensor, *,
 
     Returns the new bank [K, D], unit rows. ``generator`` may live on another device than the bank.
     Source: DMIC (dmic.md 3.4). Raises ``HarnessError`` for inputs that do not fit together.
+
+    >>> bank_KD = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> random_replacement(bank_KD, -bank_KD, torch.tensor([0, -1]), generator=generator).tolist()
+    [[-1.0, 0.0], [0.0, 1.0]]
     """
     queries, labels = _fitting(bank_KD, queries_BD, labels_B)
     order = torch.randperm(labels.numel(), generator=generator, device=generator.device)

@@ -5,4 +5,6 @@
   embeddings also returns ``"deep"`` and ``"shallow"``; ``"main"`` is then the two side by side.
 * ``embedding_dims: {name: D}`` and ``input_size: (height, width)``.
 * optionally ``pixel_mean`` and ``pixel_std``, three values each on the scale 0..1; ImageNet's if absent.
+* optionally ``modality_on_host = True``: takes modality codes that are on the CPU beside images that are on a GPU,
+  which spares a wait in every step; and ``channels_last = True``: runs faster with its tensors in that layout.
 """

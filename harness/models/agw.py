@@ -51,6 +51,8 @@ class AgwResNet50(nn.Module):
 
     embedding_dims: ClassVar[Mapping[str, int]] = {"main": 2048}
     input_size: ClassVar[tuple[int, int]] = (288, 144)
+    modality_on_host: ClassVar[bool] = True
+    channels_last: ClassVar[bool] = True
 
     def __init__(self, *, non_local: NonLocal = "off", bn_groups: int = 1) -> None:
         super().__init__()

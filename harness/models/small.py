@@ -40,6 +40,7 @@ class SmallTwoStream(nn.Module):
 
     pixel_mean = (0.0, 0.0, 0.0)
     pixel_std = (1.0, 1.0, 1.0)
+    modality_on_host = True
 
     def __init__(self, *, generator: torch.Generator | None = None) -> None:
         """Initialise at random, from ``generator`` if given, else from torch's global one."""
@@ -74,7 +75,9 @@ class SmallTwoStream(nn.Module):
 
     def _stems(self, images_B3HW: Tensor, modality_B: Tensor) -> Tensor:
         """Each image through its modality's stem, [B, C, H / 2, W / 2], in the order given."""
-        rows = [torch.nonzero(modality_B == code).squeeze(1) for code in (0, 1)]
+        rows = [
+            torch.nonzero(modality_B == code).squeeze(1).to(images_B3HW.device, non_blocking=True) for code in (0, 1)
+        ]
         if len(rows[0]) + len(rows[1]) != len(images_B3HW):
             raise ValueError(
                 f"modality_B must hold one code per image, 0 (visible) or 1 (infrared): got {len(images_B3HW)} images "

@@ -76,14 +76,16 @@ def read_state(path: Path, *, remedy: str) -> Mapping[str, Tensor]:
 
 
 def split_by_modality(images_BCHW: Tensor, modality_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of the visible and rows of the infrared images. Raises ContractError unless every image has a known code."""
+    """Rows of the visible and rows of the infrared images, on the device of the images.
+
+    Codes on the host spare to wait for a GPU. Raises ContractError unless every image has a known code.
+    """
     if modality_B.shape != (len(images_BCHW),):
         raise ContractError(
             f"Expected one modality code per image, [{len(images_BCHW)}]; got {list(modality_B.shape)}."
         )
-    modality_B = modality_B.to(images_BCHW.device)
-    visible = torch.nonzero(modality_B == 0).flatten()
-    infrared = torch.nonzero(modality_B == 1).flatten()
+    visible = torch.nonzero(modality_B == 0).flatten().to(images_BCHW.device, non_blocking=True)
+    infrared = torch.nonzero(modality_B == 1).flatten().to(images_BCHW.device, non_blocking=True)
     if len(visible) + len(infrared) != len(images_BCHW) or not len(images_BCHW):
         raise ContractError("A batch must hold images of modality 0 (visible) and 1 (infrared) only, at least one.")
     return visible, infrared

@@ -85,6 +85,8 @@ class TwoStreamVit(nn.Module):
         input_size: height and width in pixels.
     """
 
+    modality_on_host = True
+
     def __init__(self, shape: VitShape, *, drop_path: float = 0.0) -> None:
         """Initialise at random, from torch's global generator."""
         super().__init__()

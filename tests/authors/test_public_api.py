@@ -35,6 +35,8 @@ PUBLIC = {
     "greedy_vote_matching", "mutual_nearest_clusters", "progressive_graph_matching", "NO_PARTNER",
     "momentum_update", "multi_centre_update", "hard_update", "hybrid_update", "random_replacement",
     "cluster_contrast",
+    # what observers are told, and what they add to a report
+    "ObservedRun", "ObservedEpoch", "ObservedResult", "ObservedFailure", "ReportedRun", "ReportSection",
     "__version__",
 }  # fmt: skip
 """A name that goes from here breaks somebody's plugin: deprecate it first, see docs/hooks.md."""
@@ -75,6 +77,11 @@ def test_the_hooks_and_their_arguments_are_these_and_no_others() -> None:
         "harness_image_transforms": [],
         "harness_backbones": [],
         "harness_datasets": [],
+        "harness_run_started": ["run"],
+        "harness_epoch_ended": ["run", "epoch"],
+        "harness_run_finished": ["run", "result"],
+        "harness_run_failed": ["run", "failure"],
+        "harness_report_sections": ["runs"],
     }
 
 
@@ -90,7 +97,7 @@ class TestDocumentation:
 
     def test_every_hook_is_in_the_overview_with_a_link_to_its_section(self, text: str) -> None:
         for name, arguments in hooks().items():
-            anchor = name + "".join(arguments)  # what remains of a heading in its link
+            anchor = name + "-".join(arguments)  # what remains of a heading in its link
             assert f"| [`{name}({', '.join(arguments)})`](#{anchor}) |" in text
 
     def test_every_field_of_a_provider_and_of_the_card_is_explained(self, text: str) -> None:

@@ -216,3 +216,46 @@ def test_a_cache_folder_that_cannot_be_written_is_named(manifest, tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(DataError, match="taken cannot be written to"):
         build(manifest, tmp_path, cache_dir=tmp_path / "taken")
+
+
+class TestWithoutACache:
+    def open(self, manifest, tmp_path, **changes):
+        return cache_module.open_files(manifest, **{"size": SIZE, "cache_dir": tmp_path / "cache", **changes})
+
+    @pytest.mark.parametrize("interpolation", ["bicubic", "lanczos", "bilinear"])
+    def test_pixels_and_fingerprint_are_those_of_the_cache(self, manifest, tmp_path, interpolation):
+        cache = build(manifest, tmp_path, interpolation=interpolation)
+        files = self.open(manifest, tmp_path, interpolation=interpolation)
+        index = torch.tensor([7, 0, 3, 7, 8])
+        assert files.gather(index).equal(cache.gather(index))
+        assert files.gather(index[:0]).shape == (0, 3, *SIZE)
+        assert (len(files), files.size, files.fingerprint) == (len(cache), cache.size, cache.fingerprint)
+
+    def test_images_are_decoded_once_for_the_fingerprint_and_not_again(self, manifest, tmp_path):
+        steps = []
+        first = self.open(manifest, tmp_path, progress=lambda done, total: steps.append((done, total)))
+        assert steps == [(9, 9)]
+        again = self.open(manifest, tmp_path, progress=lambda done, total: steps.append((done, total)))
+        assert steps == [(9, 9)]
+        assert again.fingerprint == first.fingerprint
+        assert not list((tmp_path / "cache").glob("*.npy"))
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"pixel_digest": 3}', b"\xff"])
+    def test_a_damaged_digest_is_made_again(self, manifest, tmp_path, content):
+        first = self.open(manifest, tmp_path)
+        (kept,) = (tmp_path / "cache").glob("*.digest.json")
+        kept.write_bytes(content)
+        assert self.open(manifest, tmp_path).fingerprint == first.fingerprint
+
+    def test_damaged_images_are_refused_at_the_start_and_later(self, manifest, tmp_path):
+        files = self.open(manifest, tmp_path)
+        manifest.file(4).write_bytes(b"")
+        with pytest.raises(DataError, match=r"04\.jpg \(empty file\)"):
+            files.gather(torch.tensor([3, 4]))
+        with pytest.raises(DataError, match=r"04\.jpg \(empty file\)"):
+            self.open(manifest, tmp_path)
+
+    @pytest.mark.parametrize("index", [[-1], [9]])
+    def test_rows_that_are_not_there_are_refused(self, manifest, tmp_path, index):
+        with pytest.raises(IndexError, match=r"outside 0\.\.8"):
+            self.open(manifest, tmp_path).gather(torch.tensor(index))

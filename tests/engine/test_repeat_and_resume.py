@@ -79,8 +79,10 @@ SPOTS = {
     "syncing a checkpoint": (os, "fsync", 4),
     "renaming a file": (os, "replace", 4),
     "writing metrics": (folder.RunFolder, "write_metrics", 4),
-    "test extraction": (run_module, "extract_features", 1),
-    "evaluation": (run_module, "evaluate_all", 1),
+    "test extraction": (run_module, "extract_features", 2),
+    "evaluation": (run_module, "evaluate_all", 2),
+    "keeping the start": (run_module, "save_start", 1),
+    "keeping labels": (run_module, "save_labels", 4),
     "saving weights": (run_module, "save_file", 2),
     "the record": (report, "code_state", 1),
     "writing the record": (run_module, "write_record", 1),
@@ -224,7 +226,7 @@ class TestFolder:
         left = {path.name for path in run().folder.iterdir()}
         assert left <= {
             ".lock", "checkpoint", "embeddings.safetensors", "metrics.jsonl", "record.json", "settings.toml",
-            "weights.safetensors",
+            "weights.safetensors", "start.safetensors", "labels.safetensors",
         }  # fmt: skip
 
     def test_half_written_files_of_a_killed_process_are_removed(self, run, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def test_every_signal_stops_after_the_iteration_it_came_in(run, step, number, mo
         (train, "extract_features", 3, "after 2 of 4 epochs"),
         (run_module, "label_quality", 2, "after 1 of 4 epochs and 3 iterations of the next"),
         (run_module, "save_checkpoint", 2, "after 2 of 4 epochs"),
-        (run_module, "extract_features", 1, "after 4 of 4 epochs"),
-        (run_module, "evaluate_all", 1, "after 4 of 4 epochs"),
+        (run_module, "extract_features", 2, "after 4 of 4 epochs"),
+        (run_module, "evaluate_all", 2, "after 4 of 4 epochs"),
     ],
 )
 def test_wherever_it_is_stopped_it_says_where_and_loses_nothing(run, owner, name, call, place, monkeypatch) -> None:

@@ -40,9 +40,9 @@ STAGES: dict[str, list[tuple[str, str, int]]] = {
         ("torch", "save", EPOCHS),
     ],
     "evaluation": [
-        ("harness.engine.run", "extract_features", 1),
-        ("harness.engine.run", "evaluate_all", 1),
-        ("harness.engine.run", "_evaluate", 1),
+        ("harness.engine.run", "extract_features", 2),
+        ("harness.engine.run", "evaluate_all", 2),
+        ("harness.engine.run", "_evaluate", 2),
     ],
     "writing the record": [
         ("harness.engine.run", "_save", 2),

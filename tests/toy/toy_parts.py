@@ -292,5 +292,11 @@ class Silent:
     def warned(self, message):
         self.warnings.append(message)
 
+    def profiled(self, rows, trace):
+        self.profile = rows, trace
+
+    def lost(self, message):
+        print(message, flush=True)
+
     def finished(self, record, folder):
         return None

@@ -3,7 +3,7 @@
 from harness.data.rendered.halves import PAIRED_SIZES
 from harness.data.rendered.image import render_image, render_person
 from harness.data.rendered.layout import SIZES
-from harness.data.rendered.writer import RENDERER_VERSION, ensure_rendered, write_rendered
+from harness.data.rendered.writer import RENDERER_VERSION, ensure_rendered, rendered_folder, write_rendered
 
 __all__ = [
     "PAIRED_SIZES",
@@ -12,5 +12,6 @@ __all__ = [
     "ensure_rendered",
     "render_image",
     "render_person",
+    "rendered_folder",
     "write_rendered",
 ]

@@ -122,8 +122,7 @@ def ensure_rendered(
     _require_settings(seed, None)
     description = Path(_plan(layout, size=size, seed=seed).lists) / _DESCRIPTION
     expected = _describe(layout=layout, size=size, seed=seed)
-    name = f"{size}-seed{seed}" if layout == SYSU_MM01 else f"{layout}-{size}-seed{seed}"
-    root = (cache_root or places.cache_root()) / "rendered" / f"v{RENDERER_VERSION}" / name
+    root = rendered_folder(size=size, seed=seed, layout=layout, cache_root=cache_root)
     if _is_complete(root, description, expected):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
@@ -132,6 +131,12 @@ def ensure_rendered(
             _remove_leftovers(root)
             write_rendered(root, size=size, seed=seed, layout=layout, progress=progress)
     return root
+
+
+def rendered_folder(*, size: str, seed: int, layout: str = SYSU_MM01, cache_root: Path | None = None) -> Path:
+    """Where :func:`ensure_rendered` keeps a dataset, whether it is there or not."""
+    name = f"{size}-seed{seed}" if layout == SYSU_MM01 else f"{layout}-{size}-seed{seed}"
+    return (cache_root or places.cache_root()) / "rendered" / f"v{RENDERER_VERSION}" / name
 
 
 def _require_settings(seed: int, workers: int | None) -> None:
