@@ -19,7 +19,7 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
-def _numbers(flag: str, text: str) -> tuple[int, ...]:
+def numbers_of(flag: str, text: str) -> tuple[int, ...]:
     """``0,2,5-7`` as (0, 2, 5, 6, 7). Raises SettingsError for anything else."""
     numbers: dict[int, None] = {}
     for part in filter(None, map(str.strip, text.split(","))):
@@ -132,8 +132,8 @@ def _runs(flags: dict[str, Any]) -> list[dict[str, Any]]:
     from harness.settings import merge
 
     values = merge(*_layers(flags))
-    seeds = _numbers("--seeds", flags["seeds"]) if flags["seeds"] else (values.get("seed", 0),)
-    trials = _numbers("--trials", flags["trials"]) if flags["trials"] else (None,)
+    seeds = numbers_of("--seeds", flags["seeds"]) if flags["seeds"] else (values.get("seed", 0),)
+    trials = numbers_of("--trials", flags["trials"]) if flags["trials"] else (None,)
     runs = []
     for seed, trial in itertools.product(seeds, trials):
         one = merge(values, {"seed": seed}, {} if trial is None else {"data": {"trial": trial}})

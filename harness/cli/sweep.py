@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.cli.run import _numbers
+from harness.cli.run import numbers_of
 from harness.errors import SettingsError, SweepError, SweepStopped
 from harness.reading import shown
 
@@ -142,7 +142,7 @@ def _grid(flags: dict[str, Any]) -> Grid:
     compute = {key: flags[key] for key in ("device", "threads") if flags[key] is not None}
     settings = merge(settings, {"recipe": recipe} if recipe else {}, {"compute": compute} if compute else {})
     given = {key: flags[key].split(",") for key in ("clusterers", "refiners", "memories", "losses") if flags[key]}
-    given |= {key: list(_numbers(f"--{key}", flags[key])) for key in ("seeds", "trials") if flags[key]}
+    given |= {key: list(numbers_of(f"--{key}", flags[key])) for key in ("seeds", "trials") if flags[key]}
     given |= {"plugins": list(flags["plugins"])} if flags["plugins"] else {}
     given |= {"recipe": flags["recipe"]} if flags["recipe"] else {}
     given |= {"datasets": [_dataset(text) for text in flags["datasets"].split(",")]} if flags["datasets"] else {}
