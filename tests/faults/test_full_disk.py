@@ -18,7 +18,7 @@ from toy_runs import Ran, run_toy
 
 TOY_RUN = Path(toy_parts.__file__).with_name("toy_run.py")
 SCRIPT = """
-mount -t tmpfs -o size=52k none "$1" || exit 99
+mount -t tmpfs -o size=64k none "$1" || exit 99
 "$2" "$3" "$1" "" "$4" && exit 98
 ls -A "$1/toy" "$1/toy/checkpoint"
 mount -o remount,size=64m "$1" || exit 99
