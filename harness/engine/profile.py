@@ -80,8 +80,10 @@ class Profile:
             found.append(ProfileRow(work, None, spent[work], spent[work] / whole))
             parts = {part: seconds for (of, part), seconds in self.clock.parts.items() if of == work}
             rest = spent[work] - sum(parts.values())
-            if parts and rest > 0.0005:
-                parts["DBSCAN and the rest" if CLUSTERING_STEPS[-1] in parts else "rest"] = rest
+            if CLUSTERING_STEPS[-1] in parts:
+                parts["DBSCAN and the rest"] = max(rest, 0.0)
+            elif parts and rest > 0.0005:
+                parts["rest"] = rest
             ordered = sorted(parts, key=parts.__getitem__, reverse=True)
             found += [ProfileRow(work, part, parts[part], parts[part] / whole) for part in ordered]
         return found
