@@ -57,8 +57,8 @@ Two limits. Two checkpoints are kept: if both are damaged, the run begins anew. 
 parts all declare what they change (`changing`) can be put down; with another part a signal costs the iterations of that
 epoch, and the message names the part.
 
-Training on one device has no worker processes that could be killed: images are decoded once, by threads. Rendering the embedded
-dataset has, and without one of them it begins anew.
+Training on one device has no worker processes that could be killed: images are decoded once, by threads. Rendering
+the embedded dataset has, and without one of them it begins anew.
 
 ## Faults
 
