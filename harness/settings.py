@@ -145,12 +145,21 @@ def read_settings(path: Path) -> dict[str, Any]:
         SettingsError: it cannot be read, is far too large, is not TOML, or holds what no setting is: dates, infinite
             numbers, whole numbers of more than 64 bits, deep nesting.
     """
-    text = read_text(path, "settings file", most_bytes=_MOST_BYTES, error=SettingsError, form="a TOML file")
+    return read_toml(path, "settings file", holds="settings")
+
+
+def read_toml(path: Path, kind: str, *, holds: str) -> dict[str, Any]:
+    """The values of a TOML file. ``kind`` and ``holds`` name the file and its content in errors.
+
+    Raises:
+        SettingsError: as :func:`read_settings`.
+    """
+    text = read_text(path, kind, most_bytes=_MOST_BYTES, error=SettingsError, form="a TOML file")
     try:
         values = tomllib.loads(text)
         require_plain(values)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is not a TOML file with settings: {error}.") from error
+        raise SettingsError(f"{path} is not a TOML file with {holds}: {error}.") from error
     return values
 
 

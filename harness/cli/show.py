@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harness.cli.span import span
 from harness.cli.sparklines import levels, summary
 from harness.data.datasets import Dataset
 from harness.engine.plan import Plan
@@ -89,7 +90,7 @@ class Terminal:
         scored = f" | rank-1 {100 * figures['rank1']:.2f} mAP {100 * figures['mAP']:.2f}" if figures else ""
         self._say(
             f"epoch {report.epoch + 1}/{epochs} {report.stage} | {labels} | {report.skipped or losses}{scored} | "
-            f"{images_per_s:.0f} images/s, {_span(left)} left"
+            f"{images_per_s:.0f} images/s, {span(left)} left"
         )
 
     def warned(self, message: str) -> None:
@@ -117,7 +118,7 @@ class Terminal:
         self._say(figures_table(record.protocols))
         cost = record.cost
         self._say(
-            f"\n{_span(cost.total_seconds)} in all; training {cost.train_images_per_s:.0f} images/s, extraction "
+            f"\n{span(cost.total_seconds)} in all; training {cost.train_images_per_s:.0f} images/s, extraction "
             f"{cost.extract_images_per_s:.0f} images/s, peak memory {cost.peak_memory_mib:.0f} MiB on {cost.device} "
             f"({cost.precision}, {cost.threads} threads)"
         )
@@ -168,9 +169,3 @@ def _curves(record: Record) -> list[tuple[str, list[float]]]:
     order = ("loss", "ARI", "NMI", "clusters", "rank-1")
     curves = [(name, values) for name, values in found.items() if len(values) > 1]
     return sorted(curves, key=lambda curve: order.index(curve[0].partition(" ")[0]))
-
-
-def _span(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

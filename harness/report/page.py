@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from harness import __version__
@@ -18,6 +18,7 @@ from harness.engine.observers import figures_of
 from harness.errors import HarnessError, RunError
 from harness.evaluation import Protocol
 from harness.files import replace_text
+from harness.leaderboard.site.build import page_environment
 from harness.leaderboard.site.numbers import fixed, three_digits
 from harness.observations import ReportedRun, ReportSection
 from harness.observing import Observers, choose_observers
@@ -311,14 +312,7 @@ def _render(
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("harness.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page_environment("harness.report")
     site = (files("harness.leaderboard.site") / "assets" / "site.css").read_text(encoding="utf-8")
     own = (files("harness.report") / "templates" / "report.css").read_text(encoding="utf-8")
     environment.filters.update(fixed=fixed, three_digits=three_digits, printable=lambda text: printable(str(text)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,10 +17,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from harness.errors import SettingsError, suggest
 from harness.plugins import SECTIONS, explain
-from harness.reading import read_text, require_plain
-from harness.settings import merge
+from harness.settings import merge, read_toml
 
-_MOST_BYTES = 1 << 20  # ten thousand cells need a grid of a few kB
 NONE, OWN = "none", "own"
 
 Role = Literal["clusterer", "refiners", "memory", "loss"]
@@ -139,13 +136,7 @@ def spelt(entry: Entry) -> str:
 
 def read_grid(path: Path) -> dict[str, Any]:
     """The values of a grid file. Raises SettingsError if it cannot be read or is not TOML."""
-    text = read_text(path, "grid file", most_bytes=_MOST_BYTES, error=SettingsError, form="a TOML file")
-    try:
-        values = tomllib.loads(text)
-        require_plain(values)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path} is not a TOML file with a grid: {error}.") from error
-    return values
+    return read_toml(path, "grid file", holds="a grid")
 
 
 def make_grid(values: Mapping[str, Any]) -> Grid:

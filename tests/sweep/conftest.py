@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pytest
-
-from harness.cli import main
+from tests.cli.conftest import harness
 from tests.leaderboard.conftest import make_record
 
-__all__ = ["make_record"]
+__all__ = ["harness", "make_record"]
 
 TINY: dict[str, Any] = {
     "recipe": {
@@ -28,27 +23,3 @@ TINY: dict[str, Any] = {
     "compute": {"device": "cpu", "precision": "fp32", "threads": 1},
 }
 """Settings with which a cell trains in two seconds, far enough that its figures depend on its parts."""
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def harness(tmp_path: Path, monkeypatch, capsys) -> Callable[..., Result]:
-    """``harness("sweep", ...)`` as the console script runs it, in a folder of this test."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else 1
-        return Result(code, *capsys.readouterr())
-
-    return call

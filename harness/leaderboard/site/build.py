@@ -94,15 +94,20 @@ def _elsewhere(board: Board, table: Table, row: Row) -> list[tuple[Table, Row]]:
     ]
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("harness.leaderboard.site"),
+def page_environment(package: str) -> Environment:
+    """Templates of ``package``, as every page of the harness is made of them: escaped, and nothing undefined passes."""
+    return Environment(
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _environment() -> Environment:
+    environment = page_environment("harness.leaderboard.site")
     environment.filters.update(
         linked=linked, fixed=fixed, signed=signed, three_digits=three_digits, path=lambda name: quote(name, safe="")
     )
