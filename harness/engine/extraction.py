@@ -20,6 +20,11 @@ ImageTransform = Callable[[Tensor, Tensor], Tensor]
 _CHANNELS = {"red": 0, "green": 1, "blue": 2}
 
 
+def plain_module(encoder: nn.Module) -> nn.Module:
+    """The encoder itself, out of what Fabric wraps around it."""
+    return getattr(encoder, "module", encoder)
+
+
 def pixel_statistics(encoder: nn.Module) -> tuple[Triple, Triple]:
     """Mean and deviation per channel that the encoder's input is normalised by; ImageNet's unless it says otherwise."""
     mean: Triple = getattr(encoder, "pixel_mean", IMAGENET_MEAN)  # type: ignore[assignment]
@@ -64,7 +69,7 @@ def extract_features(
     images; the others stay zero. Each of ``processes`` embeds its share, and all have the features of all.
     """
     processes = processes or Processes()
-    mean, std = pixel_statistics(getattr(encoder, "module", encoder))
+    mean, std = pixel_statistics(plain_module(encoder))
     was_training = encoder.training
     encoder.eval()
     count = len(modality)

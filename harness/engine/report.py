@@ -17,6 +17,7 @@ from harness.contracts import PseudoLabels
 from harness.data.datasets import Dataset
 from harness.data.manifest import Manifest
 from harness.engine.cost import Clock, peak_memory_mib
+from harness.engine.extraction import plain_module
 from harness.engine.plan import Plan
 from harness.engine.train import Trainer
 from harness.evaluation import EvaluationResult, association_quality, partition_quality
@@ -103,8 +104,7 @@ def make_record(
     """The record of a finished run; ``results`` by protocol identifier are those of the last epoch."""
     primary = dataset.protocols[0].identifier
     settings = plan.settings
-    encoder = trainer.evaluated_encoder()
-    encoder = getattr(encoder, "module", encoder)
+    encoder = plain_module(trainer.evaluated_encoder())
     return Record(
         name=str(settings.name),
         method=",".join(settings.plugins),

@@ -26,7 +26,7 @@ from harness.engine.checkpoint import epochs_kept, fitting, load_latest, save_ch
 from harness.engine.company import deaf, together
 from harness.engine.compute import compiler_failed, is_compiler_failure, is_out_of_memory
 from harness.engine.cost import Clock
-from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics
+from harness.engine.extraction import ImageTransform, extract_features, pixel_statistics, plain_module
 from harness.engine.folder import RunFolder
 from harness.engine.input import ImageSource
 from harness.engine.objective import Working
@@ -512,7 +512,10 @@ def _finish(run: _Run) -> Record:
     # One key: safetensors writes several in no fixed order.
     about = {"paths": list(test.paths), "protocol": primary}
     _save(run.folder.embeddings, tensors, {"harness": json.dumps(about, sort_keys=True)})
-    weights = {name: t.detach().cpu().contiguous() for name, t in _plain_state(run.trainer.evaluated_encoder()).items()}
+    weights = {
+        name: t.detach().cpu().contiguous()
+        for name, t in plain_module(run.trainer.evaluated_encoder()).state_dict().items()
+    }
     _save(run.folder.weights, weights, {"backbone": run.plan.backbone.name})
     if run.observed is not None:
         run.observed.settle()
@@ -533,10 +536,6 @@ def _finish(run: _Run) -> Record:
     if run.observed is not None:
         run.observed.finished(record)
     return record
-
-
-def _plain_state(encoder: nn.Module) -> dict[str, Tensor]:
-    return getattr(encoder, "module", encoder).state_dict()
 
 
 def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ from harness.engine.compute import batches_ahead
 from harness.engine.cost import Clock
 from harness.engine.embedding import Embedder
 from harness.engine.epoch import Epoch, Extract, FeatureStore
-from harness.engine.extraction import extract_features
+from harness.engine.extraction import extract_features, plain_module
 from harness.engine.input import DrawnBatch, DrawStream, ImageSource
 from harness.engine.midway import put_back, random_states, seed_all, set_random_states, snapshot
 from harness.engine.objective import Working, blame, objective, require_finite
@@ -488,11 +488,6 @@ def require_shares(recipe: Recipe, processes: Processes) -> None:
             "processes: each needs at least one of either. Use fewer devices, or larger batches "
             "(--set recipe.instances=...)."
         )
-
-
-def plain_module(encoder: nn.Module) -> nn.Module:
-    """The encoder itself, out of what Fabric wraps around it."""
-    return getattr(encoder, "module", encoder)
 
 
 def content_of(labels: PseudoLabels) -> bytes:
