@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 
 from harness.contracts import Modality
 from harness.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalise_only
+from harness.engine.compute import is_out_of_memory
 from harness.engine.processes import Processes
 from harness.progress import progress_of
 
@@ -61,12 +62,15 @@ def extract_features(
     view: str = "plain",
     rows: Tensor | None = None,
     processes: Processes | None = None,
+    noted: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Tensor]:
     """Embeddings of M images by name, float32 [M, D], on ``device``.
 
     Each is the mean of the L2-normalised embeddings of image and mirror image (``flip``), L2-normalised again if
     ``renorm`` (baseline.md 4, step 1). ``gather(index [B]) -> uint8 [B, 3, H, W]``. ``rows`` limits the pass to some
-    images; the others stay zero. Each of ``processes`` embeds its share, and all have the features of all.
+    images; the others stay zero. Each of ``processes`` embeds its share, and all have the features of all. A pass of
+    ``batch`` images that memory has no room for is made again with half as many, as are those after it, and ``noted``
+    is told; a single image without room raises what torch raised.
     """
     processes = processes or Processes()
     mean, std = pixel_statistics(plain_module(encoder))
@@ -76,21 +80,36 @@ def extract_features(
     wanted = torch.arange(count) if rows is None else rows.cpu()
     modality = modality.cpu()
     own = wanted[processes.share(len(wanted))]
-    found: dict[str, Tensor] = {}
-    progress = progress_of("extracting features")
-    for number, index in enumerate(own.split(batch)):
-        if progress is not None:
-            progress(number * batch * processes.count, len(wanted))
+
+    def embedded(index: Tensor) -> dict[str, Tensor]:
         kinds = moved(modality[index], device)
         images = channel_view(moved(gather(index), device), kinds, view)
         for transform in transforms:
             images = transform(images, kinds)
-        pixels = normalise_only(images, mean=mean, std=std)
-        for name, features in _embed(encoder, pixels, kinds, flip=flip, renorm=renorm).items():
+        return _embed(encoder, normalise_only(images, mean=mean, std=std), kinds, flip=flip, renorm=renorm)
+
+    found: dict[str, Tensor] = {}
+    progress = progress_of("extracting features")
+    start, asked = 0, batch
+    while start < len(own):
+        if progress is not None:
+            progress(start * processes.count, len(wanted))
+        index = own[start : start + batch]
+        try:
+            passed = embedded(index)
+        except (RuntimeError, MemoryError) as error:
+            if len(index) == 1 or not is_out_of_memory(error):
+                raise
+            batch = len(index) // 2
+            continue
+        for name, features in passed.items():
             if name not in found:
                 found[name] = features.new_empty(len(own), features.shape[1])
-            found[name][number * batch : number * batch + len(index)] = features
+            found[name][start : start + len(index)] = features
+        start += len(index)
     encoder.train(was_training)
+    if batch < asked:
+        noted(f"Memory had no room for features of {asked} images at a time: {batch} were taken (features.batch).")
     return {name: _placed(features, wanted, count, processes) for name, features in found.items()}
 
 

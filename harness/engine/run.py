@@ -156,6 +156,7 @@ def run_planned(
 
 
 def _train_from_here(run: _Run) -> Record:
+    run.trainer.on_note = lambda text: None if text in run.history.warnings else _warn(run, text)
     _embed_start(run)
     done = _restore(run)
     run.observed = Observed(run.plan, run.folder.path, warned=partial(_warn, run))
@@ -407,7 +408,6 @@ def _epoch(run: _Run, index: int) -> None:
 
 def _train_and_record(run: _Run, index: int) -> None:
     epochs = run.plan.recipe.epochs
-    run.trainer.on_note = lambda text: None if text in run.history.warnings else _warn(run, text)
     run.trainer.on_step = lambda step, steps: _step(run, index, step=step, steps=steps)
     midway, run.midway = run.midway, None
     report = run.trainer.run_epoch(index, midway=midway["trainer"] if midway else None)
@@ -472,6 +472,7 @@ def _test_features(run: _Run) -> dict[str, Tensor]:
             flip=run.plan.settings.evaluation.flip,
             renorm=True,
             processes=run.processes,
+            noted=run.trainer.on_note,
         )
 
 

@@ -262,7 +262,14 @@ class Trainer:
         if self.compute.batch_norm == "local":
             for encoder in encoders.values():
                 self.processes.follow_first(encoder)
-        return make_extract(encoders, self.source, settings=self.features, clock=self.clock, device=self.fabric.device)
+        return make_extract(
+            encoders,
+            self.source,
+            settings=self.features,
+            clock=self.clock,
+            device=self.fabric.device,
+            noted=self.on_note,
+        )
 
     def _labels(self, context: Epoch) -> PseudoLabels:
         if self.override_labels is not None:
@@ -504,6 +511,7 @@ def make_extract(
     settings: FeatureSettings,
     clock: Clock,
     device: torch.device,
+    noted: Callable[[str], None] = lambda text: None,
 ) -> Extract:
     """The function by which an epoch extracts features; it reaches encoders and pixels, and nothing else of the run."""
     train = source.train
@@ -526,6 +534,7 @@ def make_extract(
                 view=view,
                 rows=rows,
                 processes=source.processes,
+                noted=noted,
             )
         check_features(found, encoder=encoder, view=view)
         if view == "plain":

@@ -8,6 +8,10 @@ An epoch: features of all images and their mirror images, clustering by modality
 two views and infrared ones in one. Both sides train on the people as labels, so that their work is equal whatever an
 encoder without training makes of them; the clustering is done and timed all the same. Seconds are of the wall; those
 of the processor, of all processes, are beside them.
+
+At the end stand the operations of the network in that epoch (torch's counter), what each side did of them in a second,
+and the most that this machine does (the best of a few convolutions and a matrix product, in the same precision): that
+is how far any surroundings of the network could go.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from harness.contracts import PseudoLabels, Setup, TrainIndex
 from harness.data.cache import build_cache
@@ -68,7 +74,9 @@ def main() -> None:
             rows["harness"] = scene.harness()
         if flags.only != "harness":
             rows["peer"] = scene.peer()
+        operations = scene.operations()
     show(rows, flags)
+    show_ceiling(rows, operations, ceiling(flags.precision))
 
 
 class Timed:
@@ -125,6 +133,17 @@ class Scene:
             for _ in range(INPUT_BATCHES if stream else 0):
                 stream.next()
         return found | {INPUT_ALONE: timed.found[INPUT_ALONE]}
+
+    def operations(self) -> float:
+        """Of the network in an epoch: images and mirror images forward, batches forward and backward."""
+        encoder, flags = self.plan.backbone.make(0), self.flags
+        images, kinds = torch.randn(2, 3, *self.size), torch.tensor([0, 1])
+        with FlopCounterMode(display=False) as forward, torch.no_grad():
+            encoder.eval()(images, kinds)
+        with FlopCounterMode(display=False) as both:
+            encoder.train()(images, kinds)["main"].sum().backward()
+        extracted, trained = 2 * len(self.manifest), 3 * flags.iterations * flags.clusters * flags.instances
+        return (extracted * forward.get_total_flops() + trained * both.get_total_flops()) / 2
 
     def trainer(self) -> Trainer:
         """The engine on these files, with people in the place of clusters."""
@@ -253,6 +272,40 @@ def show(rows: dict[str, dict[str, tuple[float, float]]], flags: Any) -> None:
     if len(rows) == 2:
         wall, used = (rows["peer"]["whole"][k] / rows["harness"]["whole"][k] for k in (0, 1))
         print(f"the harness's epoch is {wall:.2f} times as fast ({used:.2f} by processor time)")
+
+
+def ceiling(precision: str) -> float:
+    """Operations per second of the fastest of three convolutions of a ResNet-50 and a product of matrices."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    best = 0.0
+    with torch.inference_mode():
+        for channels, height, width in ((64, 72, 36), (256, 18, 9), (512, 18, 9)):
+            layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, dtype=dtype)
+            layer = layer.to(memory_format=torch.channels_last)
+            images = torch.randn(24, channels, height, width, dtype=dtype).contiguous(memory_format=torch.channels_last)
+            best = max(best, _rate(partial(layer, images), 2 * 9 * images.numel() * channels))
+        matrix = torch.randn(2048, 2048, dtype=dtype)
+        return max(best, _rate(partial(torch.mm, matrix, matrix), 2 * 2048**3))
+
+
+def _rate(work: Callable[[], object], operations: int) -> float:
+    work()
+    seconds = []
+    for _ in range(5):
+        before = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - before)
+    return operations / min(seconds)
+
+
+def show_ceiling(rows: dict[str, dict[str, tuple[float, float]]], operations: float, most: float) -> None:
+    print(f"operations of the network {operations / 1e9:,.0f} G; at most {most / 1e9:,.0f} G a second on this machine")
+    for side, found in rows.items():
+        wall = found["whole"][0]
+        print(
+            f"{side:<8} {operations / wall / 1e9:9.1f} G a second, input and clustering and all; "
+            f"nothing but its operations could be {wall * most / operations:.2f} times as fast"
+        )
 
 
 if __name__ == "__main__":

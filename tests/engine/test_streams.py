@@ -156,11 +156,11 @@ class TestFeatures:
         with pytest.raises(ContractError, match=complaint):
             store.get(*request_)
 
-    def extract(self, **changes):
+    def extract(self, *, noted=lambda text: None, **changes):
         encoder = ToyEncoder(0)
         settings = FeatureSettings(**{"batch": 5, **changes})
         return make_extract(
-            {"online": encoder}, SOURCE, settings=settings, clock=Clock(), device=torch.device("cpu")
+            {"online": encoder}, SOURCE, settings=settings, clock=Clock(), device=torch.device("cpu"), noted=noted
         ), encoder
 
     @pytest.mark.parametrize(("view", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
@@ -198,6 +198,45 @@ class TestFeatures:
         torch.testing.assert_close(found, torch.nn.functional.normalize((both[0] + both[1]) / 2, dim=1))
         unscaled, _ = self.extract(flip_mean_renorm=False)
         torch.testing.assert_close(unscaled("online", "plain")["main"], (both[0] + both[1]) / 2)
+
+    @pytest.mark.parametrize(
+        "refusal", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory: 9 bytes")]
+    )
+    def test_take_half_as_many_images_where_memory_has_no_room(self, monkeypatch, refusal: RuntimeError) -> None:
+        whole = self.extract()[0]("online", "plain")["main"]
+        sizes = self.refuse(monkeypatch, refusal, above=2)
+        extract, encoder = self.extract(noted=(notes := []).append, batch=8)
+        found = extract("online", "plain")["main"]
+        assert sizes[:4] == [8, 4, 2, 2]
+        assert set(sizes[2:]) == {2}
+        assert encoder.training
+        torch.testing.assert_close(found, whole)
+        assert notes == ["Memory had no room for features of 8 images at a time: 2 were taken (features.batch)."]
+
+    def test_give_up_where_there_is_no_room_for_one_image(self, monkeypatch) -> None:
+        sizes = self.refuse(monkeypatch, torch.OutOfMemoryError("CUDA out of memory."), above=0)
+        with pytest.raises(torch.OutOfMemoryError):
+            self.extract()[0]("online", "plain")
+        assert sizes == [5, 2, 1]
+
+    def test_do_not_try_again_after_another_error(self, monkeypatch) -> None:
+        sizes = self.refuse(monkeypatch, RuntimeError("shapes differ"), above=0)
+        with pytest.raises(RuntimeError, match="shapes differ"):
+            self.extract()[0]("online", "plain")
+        assert sizes == [5]
+
+    def refuse(self, monkeypatch, error: RuntimeError, *, above: int) -> list[int]:
+        """Make the encoder refuse more than so many images; returns the sizes of the passes that it sees."""
+        sizes, forward = [], ToyEncoder.forward
+
+        def refusing(encoder, images, modality):
+            sizes.append(len(images))
+            if len(images) > above:
+                raise error
+            return forward(encoder, images, modality)
+
+        monkeypatch.setattr(ToyEncoder, "forward", refusing)
+        return sizes
 
 
 class TestCheckpoints:
