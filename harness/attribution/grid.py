@@ -19,8 +19,8 @@ from harness.errors import AttributionError, suggest
 from harness.evaluation.figures import FigureName
 from harness.leaderboard.filing import RECORDS, seal_of
 from harness.leaderboard.names import slug
-from harness.leaderboard.options import as_text
-from harness.leaderboard.record import DatasetCard, Record
+from harness.leaderboard.options import NOT_SET, flattened
+from harness.leaderboard.record import DatasetCard, Record, settings_beside_parts
 from harness.leaderboard.statistics import Run
 from harness.leaderboard.table import find_records
 from harness.plugins import FALLBACK, Catalogue
@@ -192,14 +192,14 @@ def _under_one_protocol(records: Sequence[Record], wanted: str | None) -> tuple[
 
 
 def _cells(records: Sequence[Record]) -> list[Cell]:
-    options = _differing([{(p.role, p.name): _flat(p.options) for p in record.parts} for record in records])
-    settings = [_flat(_settings(record)) for record in records]
+    options = _differing([{(p.role, p.name): flattened(p.options) for p in record.parts} for record in records])
+    settings = [flattened(settings_beside_parts(record) | {"images": record.dataset.fingerprint}) for record in records]
     loose = sorted(name for name in {*(n for one in settings for n in one)} if len({s.get(name) for s in settings}) > 1)
     chains = [tuple(p.name for p in record.parts if p.role == "label refiner") for record in records]
     cells = []
     for record, of_one, chain in zip(records, settings, chains, strict=True):
-        parts = {Item(p.role, p.name, _values(_flat(p.options), options[p.role, p.name])) for p in record.parts}
-        others = {Item(SETTING, name, of_one.get(name, "none")) for name in loose}
+        parts = {Item(p.role, p.name, _values(flattened(p.options), options[p.role, p.name])) for p in record.parts}
+        others = {Item(SETTING, name, of_one.get(name, NOT_SET)) for name in loose}
         several = {other for other in chains if sorted(other) == sorted(chain)}
         order = {Item(SETTING, _ORDER, " > ".join(chain))} if len(several) > 1 else set()
         cells.append(frozenset(parts | others | order))
@@ -217,25 +217,7 @@ def _differing(runs: Sequence[Mapping[tuple[str, str], Mapping[str, str]]]) -> d
 
 
 def _values(options: Mapping[str, str], names: Collection[str]) -> str:
-    return ", ".join(f"{name}={options.get(name, 'none')}" for name in names)
-
-
-def _settings(record: Record) -> dict[str, Any]:
-    """What a figure may depend on beside parts, seed and data."""
-    content = record.model_dump(mode="json", include={"recipe", "encoder", "extraction", "selection"})
-    content |= {"precision": record.cost.precision, "bn_batch": record.cost.bn_batch}
-    content |= {"neighbour_search": record.neighbour_search.model_dump(exclude={"recall"})}
-    return content | {"images": record.dataset.fingerprint}
-
-
-def _flat(values: Mapping[str, Any], *, under: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, under=f"{under}{name}.")
-        else:
-            found[f"{under}{name}"] = as_text(value)
-    return found
+    return ", ".join(f"{name}={options.get(name, NOT_SET)}" for name in names)
 
 
 def _counting(records: Sequence[Record], cells: Sequence[Cell]) -> tuple[dict[Cell, dict[Run, Record]], list[str]]:

@@ -56,6 +56,7 @@ class History:
     rows: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     dataset_fingerprints: tuple[str, str] = ("", "")
+    weights_sha256: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -64,7 +65,8 @@ class History:
     @staticmethod
     def from_json(values: dict[str, Any]) -> History:
         """The inverse of :meth:`to_json`."""
-        return History(values["rows"], values["warnings"], tuple(values["dataset_fingerprints"]))
+        fingerprints = tuple(values["dataset_fingerprints"])
+        return History(values["rows"], values["warnings"], fingerprints, values.get("weights_sha256"))
 
 
 def label_quality(labels: PseudoLabels, train: Manifest) -> dict[str, Any]:
@@ -121,8 +123,16 @@ def make_record(
             weights=_weights_name(plan),
             embeddings=dict(trainer.embedding_dims),
             parameters=sum(p.numel() for p in encoder.parameters()),
+            options=plan.backbone.options.model_dump(
+                mode="json", exclude_defaults=True, exclude={"weights", "pretrained"}
+            ),
+            weights_sha256=history.weights_sha256,
         ),
-        extraction=Extraction(feature="neck", flip=settings.evaluation.flip),
+        extraction=Extraction(
+            feature="neck",
+            flip=settings.evaluation.flip,
+            flip_mean_renorm=settings.features.flip_mean_renorm,
+        ),
         neighbour_search=_neighbour_search(plan, history),
         extra_information=_extra_information(plan),
         seed=settings.seed,
@@ -202,11 +212,17 @@ def _part_cards(plan: Plan) -> list[Part]:
     ]
 
 
+def weights_file(plan: Plan) -> Path | None:
+    """The file that the encoder starts from, if the settings name one."""
+    weights = plan.backbone.options.model_dump().get("weights")
+    return Path(weights) if weights else None
+
+
 def _weights_name(plan: Plan) -> str:
-    options = plan.backbone.options.model_dump()
-    if options.get("weights"):
-        return Path(options["weights"]).name
-    return "pretrained" if options.get("pretrained") else "random"
+    file = weights_file(plan)
+    if file is not None:
+        return file.name
+    return "pretrained" if plan.backbone.options.model_dump().get("pretrained") else "random"
 
 
 def _cost(plan: Plan, trainer: Trainer, clock: Clock) -> Cost:

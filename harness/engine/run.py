@@ -36,7 +36,7 @@ from harness.engine.processes import Processes
 from harness.engine.profile import Profile, ProfileRow
 from harness.engine.randomness import derive_seed
 from harness.engine.reference import oracle_links, supervised_labels
-from harness.engine.report import History, label_quality, make_record
+from harness.engine.report import History, label_quality, make_record, weights_file
 from harness.engine.stopping import Stopped, stoppable
 from harness.engine.train import EpochReport, Parts, Trainer
 from harness.errors import DataError, ProtocolError, RunError, RunStopped, SettingsError, TrainingError, WeightsError
@@ -294,6 +294,8 @@ def _prepare(plan: Plan, folder: RunFolder, show: Show, *, fabric: Fabric, proce
     trainer.prepare(needs_teacher=any("teacher" in part.provider.needs for part in plan.selection.parts))
     run = _Run(plan, folder, show, fabric, dataset, caches[1], trainer, clock, transforms)
     run.history.dataset_fingerprints = (caches[0].fingerprint, caches[1].fingerprint)
+    weights = weights_file(plan)
+    run.history.weights_sha256 = file_sha256(weights) if weights else None
     return run
 
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -60,6 +60,18 @@ Selection = Literal["last", "label-free", "oracle"]
 Reference = Literal["pretrained", "supervised", "oracle-association"]
 
 
+class _Grown(FrozenModel):
+    """A part of the record that grew. Fields of ``later`` are left out of the file where they say what was always so,
+    and older records keep their bytes and their digests."""
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in self.later}
+        return {name: value for name, value in dump(self).items() if name not in defaults or value != defaults[name]}
+
+
 class DatasetCard(FrozenModel):
     """The images that were used. ``fingerprint`` tells two versions of one dataset apart and is the same for all of its
     trials; ``size`` and ``seed`` belong to the rendered one, ``trial`` to RegDB (a split of its own, 1 to 10)."""
@@ -85,21 +97,31 @@ class Part(FrozenModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class EncoderCard(FrozenModel):
-    """The network. ``weights`` says what it started from; ``embeddings`` gives the width of each embedding."""
+class EncoderCard(_Grown):
+    """The network. ``weights``: what it started from, "pretrained", "random" or the name of a file, whose content
+    ``weights_sha256`` tells; ``embeddings``: the width of each; ``options``: all others that are not its defaults."""
+
+    later = frozenset({"options", "weights_sha256"})
 
     name: Name
     weights: str
     embeddings: dict[str, int]
     parameters: int = Field(ge=0)
+    options: dict[str, Any] = Field(default_factory=dict)
+    weights_sha256: Digest | None = None
 
 
-class Extraction(FrozenModel):
-    """How test features were made. Plain and camera-centred figures never share a table."""
+class Extraction(_Grown):
+    """How features were made. ``feature``, ``flip`` and ``camera_centred`` are of the test images: plain and
+    camera-centred figures never share a table. ``flip_mean_renorm`` is of the training images: whether the mean of
+    image and mirror image was L2-normalised for clustering."""
+
+    later = frozenset({"flip_mean_renorm"})
 
     feature: str = "neck"
     flip: bool = False
     camera_centred: bool = False
+    flip_mean_renorm: bool = True
 
 
 class NeighbourSearchCard(FrozenModel):
@@ -130,11 +152,12 @@ class EpochCurve(FrozenModel):
     mAP: Fraction | None = None
 
 
-class Cost(FrozenModel):
+class Cost(_Grown):
     """What the run took. ``seconds`` is per kind of work (render, extraction, clustering, training, ...);
     ``bn_batch`` the number of images that batch norm sees at once; ``batch_norm`` whether that is over all of
-    ``world_size`` processes or in each (None: there is one). What came to records later is left out where it says
-    nothing, so that older records keep their bytes."""
+    ``world_size`` processes or in each (None: there is one)."""
+
+    later = frozenset({"batch_norm", "compiled"})
 
     seconds: dict[str, Seconds]
     total_seconds: Seconds
@@ -148,11 +171,6 @@ class Cost(FrozenModel):
     threads: int | None = None
     train_images_per_s: Seconds | None = None
     extract_images_per_s: Seconds | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = {"batch_norm": None, "compiled": False}
-        return {name: value for name, value in dump(self).items() if name not in later or value != later[name]}
 
 
 class Environment(FrozenModel):
@@ -292,11 +310,15 @@ def figures_digest(record: Record) -> str:
 
 def settings_digest(record: Record) -> str:
     """SHA-256 over what a figure may depend on, apart from seed and data: runs that agree are seeds of one row."""
-    fields = {"method", "parts", "recipe", "encoder", "extraction", "selection", "reference"}
-    content = record.model_dump(mode="json", include=fields)
-    content["precision"], content["bn_batch"] = record.cost.precision, record.cost.bn_batch
-    content["neighbour_search"] = record.neighbour_search.model_dump(exclude={"recall"})
-    return canonical_digest(content)
+    content = record.model_dump(mode="json", include={"method", "parts", "reference"})
+    return canonical_digest(content | settings_beside_parts(record))
+
+
+def settings_beside_parts(record: Record) -> dict[str, Any]:
+    """What a figure may depend on, apart from method, parts, seed and data."""
+    content = record.model_dump(mode="json", include={"recipe", "encoder", "extraction", "selection"})
+    content |= {"precision": record.cost.precision, "bn_batch": record.cost.bn_batch}
+    return content | {"neighbour_search": record.neighbour_search.model_dump(exclude={"recall"})}
 
 
 def canonical_digest(content: Any) -> str:

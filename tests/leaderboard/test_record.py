@@ -84,8 +84,26 @@ def test_the_settings_digest_joins_seeds_and_separates_settings(make_record):
     record = make_record()
     assert settings_digest(make_record(seed=1, rank1=0.4)) == settings_digest(record)
     other_part = [record.parts[0].model_copy(update={"options": {"step2_momentum": 0.3}})]
-    for change in ({"recipe": {"epochs": 3}}, {"parts": other_part}, {"selection": "oracle"}):
+    encoders = [
+        record.encoder.model_copy(update=change)
+        for change in ({"options": {"bn_groups": 2}}, {"weights_sha256": "0" * 64}, {"weights": "mine.pth"})
+    ]
+    for change in (
+        {"recipe": {"epochs": 3}},
+        {"parts": other_part},
+        {"selection": "oracle"},
+        {"extraction": record.extraction.model_copy(update={"flip_mean_renorm": False})},
+        *({"encoder": encoder} for encoder in encoders),
+    ):
         assert settings_digest(make_record(**change)) != settings_digest(record)
+
+
+def test_what_records_came_to_hold_later_is_read_back_and_left_out_where_it_says_nothing(make_record, tmp_path):
+    usual = make_record()
+    assert {"options", "weights_sha256"}.isdisjoint(usual.encoder.model_dump())
+    encoder = usual.encoder.model_copy(update={"options": {"non_local": "half"}, "weights_sha256": "0" * 64})
+    write_record(tmp_path / "record.json", make_record(encoder=encoder))
+    assert read_record(tmp_path / "record.json").encoder == encoder
 
 
 @pytest.mark.parametrize(

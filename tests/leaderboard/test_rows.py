@@ -87,7 +87,7 @@ class TestARow:
         table = table_of([make_record(), make_record(seed=1, recipe={"epochs": 60})])
         assert len({row.identifier for row in table.rows}) == 2
         marks = {mark for row in table.rows for mark in row.marks}
-        assert {"recipe.epochs = 12", "recipe.epochs = 60", "recipe.learning_rate = none"} <= marks
+        assert {"recipe.epochs = 12", "recipe.epochs = 60", "recipe.learning_rate = not set"} <= marks
 
     def test_cannot_be_improved_by_running_again(self, table_of, make_queried):
         early, late = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 2, tzinfo=UTC)
