@@ -199,7 +199,7 @@ class Bench:
 
     def extraction(self) -> float:
         """Seconds of all images, once the file is in memory."""
-        extract = self.trainer._extract({"online": self.trainer.encoder})
+        extract = self.trainer._extract({"online": self.trainer.encoder}, [])
         np.add.reduce(self.pixels[:: max(1, len(self.pixels) // 2000)], axis=None)
         return self.timed(lambda: extract("online", "plain"))
 

@@ -242,6 +242,7 @@ class Trainer:
         encoders: dict[str, nn.Module] = {"online": self.encoder}
         if self.teacher is not None:
             encoders["teacher"] = self.teacher.module
+        notes: list[str] = []
         return Epoch(
             index=index,
             epochs=self.recipe.epochs,
@@ -254,11 +255,12 @@ class Trainer:
             dataset=self.dataset,
             train=self.train,
             seed=self.seed,
-            store=FeatureStore(self._extract(encoders), encoders=tuple(encoders)),
+            store=FeatureStore(self._extract(encoders, notes), encoders=tuple(encoders)),
             search=NeighbourSearch(self.clustering),
+            notes=notes,
         )
 
-    def _extract(self, encoders: Mapping[str, nn.Module]) -> Extract:
+    def _extract(self, encoders: Mapping[str, nn.Module], notes: list[str]) -> Extract:
         if self.compute.batch_norm == "local":
             for encoder in encoders.values():
                 self.processes.follow_first(encoder)
@@ -268,7 +270,7 @@ class Trainer:
             settings=self.features,
             clock=self.clock,
             device=self.fabric.device,
-            noted=self.on_note,
+            notes=notes,
         )
 
     def _labels(self, context: Epoch) -> PseudoLabels:
@@ -511,7 +513,7 @@ def make_extract(
     settings: FeatureSettings,
     clock: Clock,
     device: torch.device,
-    noted: Callable[[str], None] = lambda text: None,
+    notes: list[str],
 ) -> Extract:
     """The function by which an epoch extracts features; it reaches encoders and pixels, and nothing else of the run."""
     train = source.train
@@ -534,7 +536,7 @@ def make_extract(
                 view=view,
                 rows=rows,
                 processes=source.processes,
-                noted=noted,
+                noted=notes.append,
             )
         check_features(found, encoder=encoder, view=view)
         if view == "plain":

@@ -6,8 +6,11 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import torch
+
 import harness.models
 from harness.leaderboard.record import record_json, settings_digest
+from harness.models.small import SmallTwoStream
 from harness.plugins import Catalogue
 
 SHIPPED = Path(harness.models.__file__).parent / "weights" / "small_mild100.safetensors"
@@ -39,3 +42,18 @@ def test_how_image_and_mirror_image_are_averaged_for_clustering(run) -> None:
     assert (scaled.extraction.flip_mean_renorm, unscaled.extraction.flip_mean_renorm) == (True, False)
     assert "flip_mean_renorm" not in record_json(scaled)
     assert settings_digest(scaled) != settings_digest(unscaled)
+
+
+def test_that_memory_had_no_room_for_the_images_asked_for(run, monkeypatch) -> None:
+    forward = SmallTwoStream.forward
+
+    def refusing(encoder, images, modality):
+        if not encoder.training and len(images) > 32:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(encoder, images, modality)
+
+    monkeypatch.setattr(SmallTwoStream, "forward", refusing)
+    record = run(model={"backbone": "small", "pretrained": False}, features={"batch": 64}, **METHOD).record
+    assert [text for text in record.warnings if "no room" in text] == [
+        "Memory had no room for features of 64 images at a time: 32 were taken (features.batch)."
+    ]

@@ -156,11 +156,16 @@ class TestFeatures:
         with pytest.raises(ContractError, match=complaint):
             store.get(*request_)
 
-    def extract(self, *, noted=lambda text: None, **changes):
+    def extract(self, *, notes=None, **changes):
         encoder = ToyEncoder(0)
         settings = FeatureSettings(**{"batch": 5, **changes})
         return make_extract(
-            {"online": encoder}, SOURCE, settings=settings, clock=Clock(), device=torch.device("cpu"), noted=noted
+            {"online": encoder},
+            SOURCE,
+            settings=settings,
+            clock=Clock(),
+            device=torch.device("cpu"),
+            notes=[] if notes is None else notes,
         ), encoder
 
     @pytest.mark.parametrize(("view", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
@@ -205,7 +210,7 @@ class TestFeatures:
     def test_take_half_as_many_images_where_memory_has_no_room(self, monkeypatch, refusal: RuntimeError) -> None:
         whole = self.extract()[0]("online", "plain")["main"]
         sizes = self.refuse(monkeypatch, refusal, above=2)
-        extract, encoder = self.extract(noted=(notes := []).append, batch=8)
+        extract, encoder = self.extract(notes=(notes := []), batch=8)
         found = extract("online", "plain")["main"]
         assert sizes[:4] == [8, 4, 2, 2]
         assert set(sizes[2:]) == {2}
