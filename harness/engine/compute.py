@@ -1,4 +1,4 @@
-"""Where a run computes: device, precision, threads."""
+"""Where a run computes: device, precision, threads, memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import nn
 
 from harness.errors import SettingsError, TrainingError
-from harness.machine import launched_processes, processes_here, usable_cores
+from harness.machine import keep_freed_memory, launched_processes, processes_here, usable_cores
 from harness.settings import ComputeSettings
 
 # Fabric announces the precision on its own; the run's summary says it.
@@ -43,6 +43,7 @@ def make_fabric(settings: ComputeSettings) -> Fabric:
         devices: list[int] | int = [device.index or 0] if device.type == "cuda" else 1
         fabric = Fabric(devices=devices, **how)
     torch.set_num_threads(settings.threads or usable_cores())
+    keep_freed_memory()
     if settings.compile:
         _require_compiler(fabric.device)
     return fabric

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -104,3 +109,33 @@ def test_a_compiled_run_is_recorded_as_such(run) -> None:
     assert (plain.record.cost.compiled, compiled.record.cost.compiled) == (False, True)
     first = plain.show.rows[0]["losses"]
     assert compiled.show.rows[0]["losses"] == pytest.approx(first, rel=1e-3)
+
+
+_FAULTS = """
+import resource, sys
+import numpy as np
+from harness.machine import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(8 << 20)  # 64 MiB
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(how: str, **environment: str) -> int:
+    """Of twenty arrays of 64 MiB, one after another, in a process of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+    told = {"NUMPY_MADVISE_HUGEPAGE": "0", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", _FAULTS, how], env=kept | told, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's allocator")
+def test_freed_memory_is_kept_for_the_next_tensor_unless_the_environment_sets_the_allocator() -> None:
+    usual = page_faults("leave")
+    assert usual > 10 * page_faults("keep")
+    assert page_faults("keep", MALLOC_MMAP_MAX_="65536") == pytest.approx(usual, rel=0.1)
