@@ -5,25 +5,21 @@ are equal bytes. The file carries a seal over all of it, so that a figure that w
 :func:`figures_digest` covers the figures alone: two runs of the same settings and seed must agree on
 it, whatever their times and machines. The model-selection rule and reference rows are part of the record, because
 published figures differ by points on them (evaluation.md, section 7).
+
+A field that came later is left out where it says what was always so (``exclude_if``), and older records keep their
+bytes and their digests.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
 
 from harness.errors import RunError
 from harness.evaluation.figures import Figures, Fraction, FrozenModel, QueryMeans
@@ -60,18 +56,6 @@ Selection = Literal["last", "label-free", "oracle"]
 Reference = Literal["pretrained", "supervised", "oracle-association"]
 
 
-class _Grown(FrozenModel):
-    """A part of the record that grew. Fields of ``later`` are left out of the file where they say what was always so,
-    and older records keep their bytes and their digests."""
-
-    later: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        defaults = {name: type(self).model_fields[name].get_default(call_default_factory=True) for name in self.later}
-        return {name: value for name, value in dump(self).items() if name not in defaults or value != defaults[name]}
-
-
 class DatasetCard(FrozenModel):
     """The images that were used. ``fingerprint`` tells two versions of one dataset apart and is the same for all of its
     trials; ``size`` and ``seed`` belong to the rendered one, ``trial`` to RegDB (a split of its own, 1 to 10)."""
@@ -97,31 +81,27 @@ class Part(FrozenModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class EncoderCard(_Grown):
+class EncoderCard(FrozenModel):
     """The network. ``weights``: what it started from, "pretrained", "random" or the name of a file, whose content
     ``weights_sha256`` tells; ``embeddings``: the width of each; ``options``: all others that are not its defaults."""
-
-    later = frozenset({"options", "weights_sha256"})
 
     name: Name
     weights: str
     embeddings: dict[str, int]
     parameters: int = Field(ge=0)
-    options: dict[str, Any] = Field(default_factory=dict)
-    weights_sha256: Digest | None = None
+    options: dict[str, Any] = Field(default_factory=dict, exclude_if=operator.not_)
+    weights_sha256: Digest | None = Field(default=None, exclude_if=operator.not_)
 
 
-class Extraction(_Grown):
+class Extraction(FrozenModel):
     """How features were made. ``feature``, ``flip`` and ``camera_centred`` are of the test images: plain and
     camera-centred figures never share a table. ``flip_mean_renorm`` is of the training images: whether the mean of
     image and mirror image was L2-normalised for clustering."""
 
-    later = frozenset({"flip_mean_renorm"})
-
     feature: str = "neck"
     flip: bool = False
     camera_centred: bool = False
-    flip_mean_renorm: bool = True
+    flip_mean_renorm: bool = Field(default=True, exclude_if=bool)
 
 
 class NeighbourSearchCard(FrozenModel):
@@ -152,12 +132,10 @@ class EpochCurve(FrozenModel):
     mAP: Fraction | None = None
 
 
-class Cost(_Grown):
+class Cost(FrozenModel):
     """What the run took. ``seconds`` is per kind of work (render, extraction, clustering, training, ...);
     ``bn_batch`` the number of images that batch norm sees at once; ``batch_norm`` whether that is over all of
     ``world_size`` processes or in each (None: there is one)."""
-
-    later = frozenset({"batch_norm", "compiled"})
 
     seconds: dict[str, Seconds]
     total_seconds: Seconds
@@ -165,8 +143,8 @@ class Cost(_Grown):
     device: str
     world_size: int = Field(default=1, ge=1)
     bn_batch: int | None = None
-    batch_norm: Literal["synchronised", "local"] | None = None
-    compiled: bool = False
+    batch_norm: Literal["synchronised", "local"] | None = Field(default=None, exclude_if=operator.not_)
+    compiled: bool = Field(default=False, exclude_if=operator.not_)
     precision: str
     threads: int | None = None
     train_images_per_s: Seconds | None = None
