@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from harness.clustering.dbscan import dbscan
 from harness.clustering.jaccard import k_reciprocal_jaccard
@@ -37,7 +36,7 @@ from harness.engine.prefetch import Batches
 from harness.engine.train import Trainer
 from harness.settings import make_settings
 from tests.benchmarks.clustering_data import mixture
-from tests.benchmarks.training_epoch import make_trainer
+from tests.benchmarks.training_epoch import begin, make_trainer, operations_of
 
 FULL = {"encoder": "agw", "images": 34_167, "visible": 22_258, "people": 395, "clusters": 8, "instances": 16,
         "iterations": 200, "batch": 512, "rows": 34_167, "size": 2_048, "matrix": 8_192}  # fmt: skip
@@ -135,28 +134,15 @@ class Bench:
 
     def operations(self) -> float:
         """Of one image's forward pass."""
-        encoder = self.trainer.encoder.eval()
-        height, width = self.pixels.shape[2:]
-        images = torch.randn(2, 3, height, width, device=self.device)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            encoder(images, torch.tensor([0, 1], device=self.device))
-        return counter.get_total_flops() / 2
+        return operations_of(self.trainer.encoder, self.pixels.shape[2:], device=self.device)
 
     def begin(self) -> Any:
         """An epoch that has begun: everything that an iteration needs."""
-        trainer, kept = self.trainer, {}
+        trainer = self.trainer
         trainer.recipe = trainer.recipe.shortened(iterations=1)
-        before = trainer._iteration
-
-        def iteration(going: Any, context: Any) -> Any:
-            kept["going"], kept["context"] = going, context
-            return before(going, context)
-
-        trainer._iteration = iteration  # type: ignore[method-assign]
-        trainer.run_epoch(0)
-        trainer._iteration = before  # type: ignore[method-assign]
+        begun = begin(trainer)
         trainer.recipe = trainer.recipe.shortened(iterations=self.case["iterations"])
-        return kept["going"], kept["context"]
+        return begun
 
     def steps(self, begun: Any, *, still: bool = False, times: int | None = None) -> float:
         """Seconds of a step. ``still``: on one batch that is there already."""

@@ -6,6 +6,7 @@ A whole epoch, and ResNet-50: ``python -m tests.benchmarks.training_epoch --help
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,9 +15,8 @@ import torch
 from harness.engine.extraction import extract_features
 from harness.engine.input import DrawStream
 from harness.engine.prefetch import Batches
-from harness.engine.train import Going
 from tests.benchmarks import training_reference as peer
-from tests.benchmarks.training_epoch import Scene
+from tests.benchmarks.training_epoch import Scene, begin
 
 CLUSTERS, INSTANCES = 4, 8
 IMAGES = 3 * CLUSTERS * INSTANCES
@@ -36,16 +36,7 @@ def scene(tmp_path_factory):
 def going(scene):
     """An epoch of the engine that has begun: banks are built, batches can be drawn."""
     trainer = scene.trainer()
-    found = {}
-    begun = trainer._iteration
-
-    def kept(going: Going, context):
-        found["going"], found["context"] = going, context
-        return begun(going, context)
-
-    trainer._iteration = kept
-    trainer.run_epoch(0)
-    return lambda: begun(found["going"], found["context"])
+    return partial(trainer._iteration, *begin(trainer))
 
 
 def peer_step(scene):

@@ -39,11 +39,12 @@ from harness.data.manifest import Manifest
 from harness.data.rendered.image import render_image
 from harness.engine.compute import make_fabric
 from harness.engine.cost import Clock
+from harness.engine.epoch import Epoch
 from harness.engine.extraction import pixel_statistics
 from harness.engine.input import ImageSource
 from harness.engine.plan import plan_run
 from harness.engine.run import _parts
-from harness.engine.train import Trainer
+from harness.engine.train import Going, Trainer
 from harness.settings import make_settings
 from tests.benchmarks import training_reference as peer
 
@@ -137,13 +138,9 @@ class Scene:
     def operations(self) -> float:
         """Of the network in an epoch: images and mirror images forward, batches forward and backward."""
         encoder, flags = self.plan.backbone.make(0), self.flags
-        images, kinds = torch.randn(2, 3, *self.size), torch.tensor([0, 1])
-        with FlopCounterMode(display=False) as forward, torch.no_grad():
-            encoder.eval()(images, kinds)
-        with FlopCounterMode(display=False) as both:
-            encoder.train()(images, kinds)["main"].sum().backward()
         extracted, trained = 2 * len(self.manifest), 3 * flags.iterations * flags.clusters * flags.instances
-        return (extracted * forward.get_total_flops() + trained * both.get_total_flops()) / 2
+        forward, both = (operations_of(encoder, self.size, backward=backward) for backward in (False, True))
+        return extracted * forward + trained * both
 
     def trainer(self) -> Trainer:
         """The engine on these files, with people in the place of clusters."""
@@ -272,6 +269,33 @@ def show(rows: dict[str, dict[str, tuple[float, float]]], flags: Any) -> None:
     if len(rows) == 2:
         wall, used = (rows["peer"]["whole"][k] / rows["harness"]["whole"][k] for k in (0, 1))
         print(f"the harness's epoch is {wall:.2f} times as fast ({used:.2f} by processor time)")
+
+
+def operations_of(
+    encoder: torch.nn.Module, size: tuple[int, int], *, device: torch.device | str = "cpu", backward: bool = False
+) -> float:
+    """Of one image's forward pass, or of that and the backward pass."""
+    images, kinds = torch.randn(2, 3, *size, device=device), torch.tensor([0, 1], device=device)
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+        found = encoder.train(backward)(images, kinds)
+        if backward:
+            found["main"].sum().backward()
+    return counter.get_total_flops() / 2
+
+
+def begin(trainer: Trainer) -> tuple[Going, Epoch]:
+    """An epoch that has run its first: what another iteration needs."""
+    kept: list[tuple[Going, Epoch]] = []
+    iteration = trainer._iteration
+
+    def keeping(going: Going, context: Epoch) -> Any:
+        kept.append((going, context))
+        return iteration(going, context)
+
+    trainer._iteration = keeping  # type: ignore[method-assign]
+    trainer.run_epoch(0)
+    trainer._iteration = iteration  # type: ignore[method-assign]
+    return kept[-1]
 
 
 def ceiling(precision: str) -> float:
